@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <holdfast/runtime/config.hpp>
+#include <holdfast/runtime/deadline.hpp>
+#include <holdfast/runtime/outcome.hpp>
+#include <holdfast/runtime/rounds.hpp>
+#include <holdfast/runtime/view.hpp>
+
+namespace holdfast {
+
+class EventLog;
+
+/// One member's handle on the group: who is here, and are we agreed?
+///
+/// The protocol runs on the group's own thread; it sends heartbeats, watches the other members and ends rounds.
+/// Copies share one membership; the member leaves when the last copy is gone or leave() is called.
+/// Threads: all functions from any thread.
+class Group {
+ public:
+  /// Finds the other members as `config` says and joins them.
+  /// @throws Error start_failed, bad_config, mismatch or environment; the message names the remedy
+  [[nodiscard]] static Group join(Config const& config);
+
+  /// `members` handles of one group inside this process, for tests and for members that are threads.
+  [[nodiscard]] static std::vector<Group> in_threads(int members, Config const& config = {});
+
+  [[nodiscard]] View view() const;
+  [[nodiscard]] MemberId self() const;
+  [[nodiscard]] int rank() const;
+  [[nodiscard]] int world_size() const;
+  [[nodiscard]] Config const& config() const;
+
+  /// Small all-gather over the control connections: every member gets the bytes of all, in rank order.
+  /// @param key    names the exchange; every member calls it with the same keys, each key any number of times
+  /// @param bytes  at most 1 MiB
+  /// Cost: n-1 messages per member. Not for bulk data.
+  [[nodiscard]] Outcome<std::vector<std::vector<std::byte>>> all_gather(std::string_view key,
+                                                                        std::span<std::byte const> bytes,
+                                                                        Deadline deadline);
+
+  using Fields = std::vector<std::pair<std::string, std::string>>;
+  /// Checks that all members give the same (name, value) list for `subject`. On a difference every member gets the
+  /// same Errc::mismatch, which names the first differing member, the field and both values.
+  [[nodiscard]] Outcome<void> agree(std::string_view subject, Fields const& fields, Deadline deadline);
+
+  [[nodiscard]] Rounds& rounds();
+  [[nodiscard]] EventLog& events();
+
+  /// Why the view cannot go on, once that is known. Sticky.
+  [[nodiscard]] std::optional<Failure> failure() const;
+
+  /// Evidence from the data plane against a member: an exchange's deadline passed waiting for it, a connection broke.
+  void suspect(int rank, std::string_view evidence);
+
+  /// Ends this membership in good order: the others are told that this is no failure.
+  Outcome<void> leave(Deadline deadline);
+
+ private:
+  explicit Group(std::shared_ptr<struct GroupState> state);
+  std::shared_ptr<struct GroupState> state_;
+};
+
+}  // namespace holdfast

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string_view>
+
+#include <holdfast/runtime/outcome.hpp>
+
+namespace holdfast {
+
+/// A named sequence of rounds, independent of the others. Every member opens the same streams.
+enum class StreamId : std::uint32_t {};
+
+struct RoundId {
+  StreamId stream{};
+  std::uint64_t number = 0;
+  friend auto operator<=>(RoundId const&, RoundId const&) = default;
+};
+
+/// 128-bit digest of a round's contribution set and results, or of its failure code.
+struct Digest {
+  std::uint64_t high = 0;
+  std::uint64_t low = 0;
+  friend bool operator==(Digest const&, Digest const&) = default;
+};
+
+/// How rounds end: READY from each member to all, committed when READY of all has been counted.
+///
+/// Threads:     all functions from any thread; none blocks on the network or calls user code with a lock held
+/// Determinism: a READY counts only for exactly this view, round and digest; another digest ends the view as `diverged`
+/// Cost:        n-1 messages of one word per round, or none when a fabric carries the word (see `hold`)
+/// Source:      the rules for ending a round in a quiet view (docs/protocol.md)
+class Rounds {
+ public:
+  explicit Rounds(std::shared_ptr<struct GroupState> state);
+
+  /// Stream id for a name: the same name gives the same id at every member, whatever the order of calls.
+  [[nodiscard]] StreamId open_stream(std::string_view name);
+
+  /// Declares that this member holds every result of `round` and announces READY. With an empty `publish` READY goes
+  /// over the control connections; otherwise `publish` is called under the ledger's lock (it must only store a word
+  /// where peers can see it), so that nothing is announced once this member is frozen.
+  /// Fails (without announcing) when the view has failed.
+  Outcome<void> hold(RoundId round, Digest digest, std::function<void()> const& publish = {});
+
+  /// Counts a READY that a fabric brought. `rank` is a position in the current view.
+  void count_ready(RoundId round, int rank, Digest digest);
+
+  /// True once READY of all members has been counted; a failure if the view failed first. Never blocks.
+  [[nodiscard]] Outcome<bool> is_committed(RoundId round) const;
+
+  /// Called (on the protocol thread, briefly, without locks) whenever a round commits over the control connections or
+  /// the view fails. Replaces the previous listener of the same key; an empty function removes it, and on return the
+  /// removed listener is not running.
+  void set_listener(void const* key, std::function<void()> listener);
+
+ private:
+  std::shared_ptr<struct GroupState> state_;
+};
+
+}  // namespace holdfast
