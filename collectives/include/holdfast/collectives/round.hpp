@@ -1,0 +1,89 @@
+#pragma once
+
+#include <memory>
+
+#include <holdfast/collectives/bucket.hpp>
+#include <holdfast/collectives/buffer.hpp>
+#include <holdfast/collectives/reduce_op.hpp>
+#include <holdfast/collectives/reduction.hpp>
+#include <holdfast/collectives/rule.hpp>
+#include <holdfast/runtime/deadline.hpp>
+#include <holdfast/runtime/outcome.hpp>
+
+namespace holdfast {
+
+/// Over what one robust decision is taken.
+enum class Scope : unsigned char {
+  bucket = 1,  ///< each collective decides alone: more overlap, an attacker may stay inside the bound in each
+  step = 2,    ///< one Gram matrix and one decision over all collectives of the round
+};
+
+struct AggregateOptions {
+  Rule rule = Rule::parse("mean");
+  int byzantine = 0;            ///< f: contributions to tolerate; equal at all members
+  Scope scope = Scope::step;
+  double weight = 1.0;          ///< this member's sample weight, > 0, for rules that use weights
+};
+
+/// A collective on its way. Handles are cheap copies; the collective goes on without them.
+class Work {
+ public:
+  /// True once this member holds the result (inside a Round) or the outcome is known (a lone collective).
+  [[nodiscard]] bool is_done() const;
+  /// Waits until is_done(). For a lone collective this is its commit, and the result is visible on success.
+  /// @return pending when the deadline passed first: the buffers stay in use and wait() may be called again
+  Outcome<Reduction> wait(Deadline deadline) const;
+  /// wait() with the configured operation timeout; throws Error on failure. For examples and tests.
+  Reduction get() const;
+
+  struct Impl;
+  explicit Work(std::shared_ptr<Impl> impl);
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+/// The collectives of one training step, committed together: either every member gets all results or none does.
+///
+/// Collective:  all members open the same rounds on a stream and put the same collectives into them in the same order
+/// Threads:     one thread at a time per Round
+/// Lifetime:    contributions are read and results are written until commit() returns anything but `pending`.
+///              A Round that is destroyed before that leaves the group: the others cannot finish without this member.
+class Round {
+ public:
+  Round(Round&&) noexcept;
+  Round& operator=(Round&&) noexcept;
+  ~Round();
+
+  /// Aggregates the bucket's contribution over all members by a rule; its result() changes at commit.
+  Work aggregate(Bucket& bucket, AggregateOptions const& options = {});
+  /// The same with foreign memory, at the price of one staged copy each way. `out` may be `in`.
+  Work aggregate(ConstBuffer in, MutableBuffer out, AggregateOptions const& options = {});
+
+  Work all_reduce(Bucket& bucket, ReduceOp op);
+  Work all_reduce(ConstBuffer in, MutableBuffer out, ReduceOp op);
+  /// `in` is [world_size * out.elements()]; rank r gets elements [r * out.elements(), (r+1) * out.elements()).
+  Work reduce_scatter(ConstBuffer in, MutableBuffer out, ReduceOp op);
+  /// `out` is [world_size * in.elements()], in rank order.
+  Work all_gather(ConstBuffer in, MutableBuffer out);
+  /// Every member's `buffer` becomes that of `root`.
+  Work broadcast(MutableBuffer buffer, int root);
+  Work barrier();
+
+  /// Ends the round: waits until this member holds all results, announces READY, and waits for READY of all.
+  ///
+  /// @return the agreed reduction; or the agreed failure of a rule (too_many_faulty_rows, f_out_of_bounds), the same at
+  ///         all members, after which the next round may start; or mismatch, naming the first differing member; or
+  ///         pending when `deadline` passed (call again); or member_lost, member_left, diverged, aborted: the view is over
+  /// Cost: one word per pair of members after the last frame
+  Outcome<Reduction> commit(Deadline deadline);
+
+  struct Impl;
+
+ private:
+  friend class Communicator;
+  explicit Round(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace holdfast
