@@ -23,7 +23,7 @@ struct RuleDescription {
   std::string parameters;  ///< with defaults, "" if none
   std::string bound;       ///< on f for n contributions: "2f < n"
   RuleKind kind;
-  bool is_mixer;           ///< comes before a final rule, joined by `+`
+  bool is_mixer;  ///< comes before a final rule, joined by `+`
 };
 
 /// An aggregation rule as text: mixers, then one final rule, `nnm+geometric_median(iterations=8)`.
@@ -50,6 +50,8 @@ class Rule {
 
   /// f_out_of_bounds, naming the bound, unless the rule tolerates f faults among n contributions.
   [[nodiscard]] Outcome<void> check_bounds(int contributions, int byzantine) const;
+  /// What a user should know before trusting this rule, one sentence each: "nnm+mean is not robust ...".
+  [[nodiscard]] std::vector<std::string> warnings() const;
 
   struct Impl;
   [[nodiscard]] Impl const& impl() const { return *impl_; }
