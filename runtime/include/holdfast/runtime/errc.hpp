@@ -20,17 +20,19 @@ enum class Errc : int {
   evicted = 11,              ///< the others went on without this member
 
   // Misuse or environment: thrown as Error.
-  bad_argument = 64,   ///< an argument is outside its bounds
-  bad_config = 65,     ///< a configuration key or value is not valid
-  not_built = 66,      ///< this build lacks the requested backend
-  not_found = 67,      ///< a file or resource does not exist
-  start_failed = 68,   ///< the members could not find each other
-  environment = 69,    ///< the system refused something the library needs
+  bad_argument = 64,  ///< an argument is outside its bounds
+  bad_config = 65,    ///< a configuration key or value is not valid
+  not_built = 66,     ///< this build lacks the requested backend
+  not_found = 67,     ///< a file or resource does not exist
+  start_failed = 68,  ///< the members could not find each other
+  environment = 69,   ///< the system refused something the library needs
 };
 
 std::error_category const& error_category() noexcept;
 
-inline std::error_code make_error_code(Errc code) noexcept { return {static_cast<int>(code), error_category()}; }
+inline std::error_code make_error_code(Errc code) noexcept {
+  return {static_cast<int>(code), error_category()};
+}
 
 /// Short stable name, as it appears in logs and JSON: "member_lost".
 char const* name(Errc code) noexcept;

@@ -16,11 +16,11 @@ namespace holdfast {
 struct Failure {
   Errc code = Errc::aborted;
   ViewId view{};
-  std::vector<MemberId> failed_members;     ///< empty when nobody in particular is to blame
-  std::string operation;                    ///< "aggregate #418 on stream gradients"
-  std::chrono::nanoseconds elapsed{0};      ///< since the operation began
-  std::string where;                        ///< component that noticed: "shm fabric", "heartbeat"
-  std::string detail;                       ///< what happened and what to do about it
+  std::vector<MemberId> failed_members;  ///< empty when nobody in particular is to blame
+  std::string operation;                 ///< "aggregate #418 on stream gradients"
+  std::chrono::nanoseconds elapsed{0};   ///< since the operation began
+  std::string where;                     ///< component that noticed: "shm fabric", "heartbeat"
+  std::string detail;                    ///< what happened and what to do about it
 
   /// One line: code, operation, members, elapsed time, detail.
   [[nodiscard]] std::string message() const;
@@ -33,7 +33,9 @@ struct Failure {
 template <typename T>
 using Outcome = tl::expected<T, Failure>;
 
-[[nodiscard]] inline tl::unexpected<Failure> fail(Failure failure) { return tl::unexpected<Failure>(std::move(failure)); }
+[[nodiscard]] inline tl::unexpected<Failure> fail(Failure failure) {
+  return tl::unexpected<Failure>(std::move(failure));
+}
 [[nodiscard]] inline tl::unexpected<Failure> fail(Errc code, std::string detail) {
   Failure failure;
   failure.code = code;

@@ -9,12 +9,14 @@
 
 namespace holdfast {
 
+struct GroupState;
+
 /// A named sequence of rounds, independent of the others. Every member opens the same streams.
 enum class StreamId : std::uint32_t {};
 
 struct RoundId {
   StreamId stream{};
-  std::uint64_t number = 0;
+  std::uint64_t number = 0;  ///< the first round of a stream is 1; 0 is none
   friend auto operator<=>(RoundId const&, RoundId const&) = default;
 };
 
@@ -33,7 +35,9 @@ struct Digest {
 /// Source:      the rules for ending a round in a quiet view (docs/protocol.md)
 class Rounds {
  public:
-  explicit Rounds(std::shared_ptr<struct GroupState> state);
+  explicit Rounds(std::shared_ptr<GroupState> state);
+  Rounds(Rounds const&) = delete;  ///< lives inside its group: keep the Group and a reference
+  Rounds& operator=(Rounds const&) = delete;
 
   /// Stream id for a name: the same name gives the same id at every member, whatever the order of calls.
   [[nodiscard]] StreamId open_stream(std::string_view name);
@@ -41,22 +45,24 @@ class Rounds {
   /// Declares that this member holds every result of `round` and announces READY. With an empty `publish` READY goes
   /// over the control connections; otherwise `publish` is called under the ledger's lock (it must only store a word
   /// where peers can see it), so that nothing is announced once this member is frozen.
-  /// Fails (without announcing) when the view has failed.
+  /// Fails (without announcing) when the view has failed, or with member_left when one who left never announced it.
+  /// @throws Error bad_argument unless the round follows the last committed one of its stream
   Outcome<void> hold(RoundId round, Digest digest, std::function<void()> const& publish = {});
 
   /// Counts a READY that a fabric brought. `rank` is a position in the current view.
   void count_ready(RoundId round, int rank, Digest digest);
 
-  /// True once READY of all members has been counted; a failure if the view failed first. Never blocks.
+  /// True once READY of all members has been counted; a failure if the view failed first, or if a member left without
+  /// announcing this round (so a wait for such a member's data should ask here too). Never blocks.
   [[nodiscard]] Outcome<bool> is_committed(RoundId round) const;
 
-  /// Called (on the protocol thread, briefly, without locks) whenever a round commits over the control connections or
-  /// the view fails. Replaces the previous listener of the same key; an empty function removes it, and on return the
-  /// removed listener is not running.
+  /// Called (on the protocol thread, briefly, without locks) whenever a round commits over the control connections, a
+  /// member leaves or the view fails. Replaces the previous listener of the same key; an empty function removes it, and
+  /// on return the removed listener is not running.
   void set_listener(void const* key, std::function<void()> listener);
 
  private:
-  std::shared_ptr<struct GroupState> state_;
+  std::shared_ptr<GroupState> state_;
 };
 
 }  // namespace holdfast

@@ -15,9 +15,9 @@ enum class ViewId : std::uint64_t {};
 
 struct Member {
   MemberId id{};
-  std::string host;       ///< host name as the member reports it
-  std::int64_t pid = 0;   ///< process id on that host
-  std::string locality;   ///< boot id + host name + network namespace: equal exactly when memory can be shared
+  std::string host;      ///< host name as the member reports it
+  std::int64_t pid = 0;  ///< process id on that host
+  std::string locality;  ///< boot id + host name + network namespace: equal exactly when memory can be shared
   friend bool operator==(Member const&, Member const&) = default;
 };
 

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <string>
+
+namespace holdfast {
+
+/// Every setting of the runtime, and of the layers above that must agree between members.
+///
+/// The fields are the table: the command line, the environment, the file, the start-up print and the documentation are
+/// all generated from one list of them (src/config/keys.cpp). A value: read once at start, then unchanged.
+/// Priority: command line, environment, TOML file named by HOLDFAST_CONFIG, default.
+struct Config {
+  std::optional<int> rank;        ///< HOLDFAST_RANK: position of this member at start
+  std::optional<int> world_size;  ///< HOLDFAST_WORLD_SIZE: members at start
+  std::string rendezvous;       ///< HOLDFAST_RENDEZVOUS: file:///directory or tcp://host:port; empty: ask the launcher
+  std::string job_id;           ///< HOLDFAST_JOB_ID: members of another job are ignored
+  std::string bind_address;     ///< HOLDFAST_BIND_ADDRESS: empty: loopback on one host, a private address on several
+  std::string fabric = "auto";  ///< HOLDFAST_FABRIC: what carries bulk data
+  /// HOLDFAST_HEARTBEAT_PERIOD_MS
+  std::chrono::milliseconds heartbeat_period{50};
+  /// HOLDFAST_HEARTBEAT_TIMEOUT_MS: with fixed membership a false suspicion ends the job, and 500 ms of silence happens
+  /// on overloaded hosts without any fault; hence 2 s.
+  std::chrono::milliseconds heartbeat_timeout{2'000};
+  std::chrono::milliseconds op_timeout{30'000};     ///< HOLDFAST_OP_TIMEOUT_MS: default deadline of one operation
+  std::chrono::milliseconds start_timeout{60'000};  ///< HOLDFAST_START_TIMEOUT_MS: for the members to find each other
+  std::size_t chunk_bytes = std::size_t{1} << 20;   ///< HOLDFAST_CHUNK_BYTES: unit of progress of bulk data
+  /// HOLDFAST_ARENA_BYTES: address space reserved for communication buffers; memory is used only when touched.
+  std::size_t arena_bytes = std::size_t{16} << 30;
+  std::string log_level = "info";  ///< HOLDFAST_LOG_LEVEL
+  std::string event_log;           ///< HOLDFAST_EVENT_LOG: path of the JSON lines; %r becomes the rank; empty: none
+
+  /// @throws Error bad_config for an unknown HOLDFAST_* variable or key (the valid ones are listed, nearest first), an
+  ///         ill-typed value or one out of its bounds (both are named)
+  [[nodiscard]] static Config from_environment();
+
+  /// As from_environment(), under the arguments `--holdfast-KEY value` and `--holdfast-KEY=value` (a dash in KEY is as
+  /// good as an underscore). These are removed from argv and argc; all others stay in their order.
+  /// @throws Error as from_environment()
+  [[nodiscard]] static Config from_command_line(int& argc, char** argv);
+
+  /// Sets one key from text, as the environment would.
+  /// @throws Error bad_config
+  void set(std::string const& key, std::string const& value);
+
+  /// `key = value` lines, one a key, for the start of a log.
+  [[nodiscard]] std::string print() const;
+
+  /// Markdown table of all keys.
+  [[nodiscard]] static std::string documentation();
+
+  /// Checks what no single key can: rank below world_size, heartbeat timeout above the period.
+  /// @throws Error bad_config
+  void validate() const;
+};
+
+}  // namespace holdfast
