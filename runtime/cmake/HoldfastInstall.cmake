@@ -1,0 +1,26 @@
+# Install rules and the package config: find_package(holdfast 0.1 COMPONENTS collectives optim).
+# What each library needs again at the consumer's is listed in holdfastConfig.cmake.in.
+if(NOT HOLDFAST_INSTALL)
+  return()
+endif()
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+set(_package_folder "${CMAKE_INSTALL_LIBDIR}/cmake/holdfast")
+
+foreach(component runtime collectives optim)
+  if(TARGET holdfast_${component})
+    set_target_properties(holdfast_${component} PROPERTIES EXPORT_NAME ${component})
+    install(TARGETS holdfast_${component} EXPORT holdfast_${component}
+      ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT ${component}
+      LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT ${component}
+      FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT ${component})
+    install(EXPORT holdfast_${component} FILE holdfast_${component}.cmake NAMESPACE holdfast::
+      DESTINATION ${_package_folder} COMPONENT ${component})
+  endif()
+endforeach()
+
+configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/holdfastConfig.cmake.in"
+  "${PROJECT_BINARY_DIR}/holdfastConfig.cmake" INSTALL_DESTINATION ${_package_folder})
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/holdfastConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
+install(FILES "${PROJECT_BINARY_DIR}/holdfastConfig.cmake" "${PROJECT_BINARY_DIR}/holdfastConfigVersion.cmake"
+  "${CMAKE_CURRENT_LIST_DIR}/FindLibtorchCpu.cmake" DESTINATION ${_package_folder} COMPONENT runtime)

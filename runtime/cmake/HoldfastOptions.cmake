@@ -1,0 +1,21 @@
+# Every option of the build. What only a developer of holdfast wants is on only when holdfast is the top-level project.
+option(HOLDFAST_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(HOLDFAST_BUILD_EXAMPLES "Build the example programs" ${PROJECT_IS_TOP_LEVEL})
+option(HOLDFAST_BUILD_BENCHMARKS "Build the micro-benchmarks" ${PROJECT_IS_TOP_LEVEL})
+option(HOLDFAST_BUILD_LAUNCHER "Build the holdfast command" ${PROJECT_IS_TOP_LEVEL})
+option(HOLDFAST_INSTALL "Add install rules and the package config" ${PROJECT_IS_TOP_LEVEL})
+option(HOLDFAST_WITH_TORCH "Build optim and the examples that train (needs libtorch 2.6 or newer)" ON)
+option(HOLDFAST_WITH_MPI "Build the mpi fabric and start-up under mpirun" ON)
+option(HOLDFAST_WITH_CUDA "Build the CUDA kernels; uses Torch's own CMake package" OFF)
+option(HOLDFAST_WITH_NCCL "Build the nccl fabric (needs HOLDFAST_WITH_CUDA)" OFF)
+option(HOLDFAST_WARNINGS_AS_ERRORS "Treat warnings in holdfast's own sources as errors" OFF)
+set(HOLDFAST_SANITIZER "" CACHE STRING "Sanitizers, as for -fsanitize: empty, address,undefined or thread")
+set_property(CACHE HOLDFAST_SANITIZER PROPERTY STRINGS "" "address,undefined" "thread")
+
+if(HOLDFAST_WITH_NCCL AND NOT HOLDFAST_WITH_CUDA)
+  message(FATAL_ERROR "HOLDFAST_WITH_NCCL needs HOLDFAST_WITH_CUDA=ON as well.")
+endif()
+if(HOLDFAST_SANITIZER STREQUAL "thread" AND (HOLDFAST_WITH_TORCH OR HOLDFAST_WITH_MPI))
+  message(FATAL_ERROR "The thread sanitizer sees races in libtorch and MPI that it cannot judge, as they are not "
+                      "instrumented. Add -DHOLDFAST_WITH_TORCH=OFF -DHOLDFAST_WITH_MPI=OFF (preset tsan does).")
+endif()
