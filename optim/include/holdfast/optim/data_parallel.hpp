@@ -1,0 +1,159 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <torch/arg.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+#include <torch/optim/optimizer.h>
+
+#include <holdfast/collectives/round.hpp>
+#include <holdfast/optim/fwd.hpp>
+#include <holdfast/optim/worker_momentum.hpp>
+#include <holdfast/runtime/deadline.hpp>
+#include <holdfast/runtime/group.hpp>
+#include <holdfast/runtime/outcome.hpp>
+
+namespace holdfast {
+
+class Communicator;
+
+struct DataParallelOptions {
+  /// Text of the aggregation rule; `holdfast rules` and Rule::all() list them. Worker momentum belongs to robust rules.
+  TORCH_ARG(std::string, rule) = "mean";
+  /// f: members whose contributions may be arbitrary.
+  TORCH_ARG(int, byzantine) = 0;
+  /// step: one decision over the whole gradient; bucket: one per bucket, more overlap with backward, weaker guarantee.
+  TORCH_ARG(Scope, scope) = Scope::step;
+  /// beta of the momentum that each member applies to its own gradients before they leave; 0: off.
+  TORCH_ARG(double, worker_momentum) = 0.0;
+  TORCH_ARG(MomentumConvention, momentum_convention) = MomentumConvention::averaged;
+  /// Gradients leave in messages of about this size. A parameter is never divided.
+  TORCH_ARG(std::size_t, bucket_bytes) = std::size_t{25} << 20;
+  /// The first bucket is small, so that the exchange starts early in backward.
+  TORCH_ARG(std::size_t, first_bucket_bytes) = std::size_t{1} << 20;
+  /// This member's sample weight, for rules that use weights; DataParallel::set_weight changes it between steps.
+  TORCH_ARG(double, weight) = 1.0;
+  /// Backward passes per step, none of them under no_sync(): the buckets leave in the last one.
+  TORCH_ARG(int, backward_passes) = 1;
+  /// How long step() and synchronize() wait for the others; 0: as op_timeout of the group's Config.
+  TORCH_ARG(std::chrono::milliseconds, timeout) = std::chrono::milliseconds{0};
+  /// Whether rank 0's parameters and buffers replace the others' at start.
+  TORCH_ARG(bool, broadcast) = true;
+  /// Stream of the rounds. Two DataParallel on one Communicator need two names.
+  TORCH_ARG(std::string, stream) = "gradients";
+  /// For tests and experiments: sees every float32 bucket in launch order before it leaves and may replace its content.
+  /// It changes what is sent, never the worker momentum. Called on the training thread.
+  TORCH_ARG(std::function<void(std::span<float>)>, on_contribution);
+};
+
+/// The tensors of a model with their names: what a DataParallel works on. Made from a module or a list of tensors.
+class ModelTensors {
+ public:
+  struct Named {
+    std::string name;
+    at::Tensor tensor;
+  };
+
+  ModelTensors(torch::nn::Module const& module);  // NOLINT(google-explicit-constructor): a module is its tensors
+  ModelTensors(std::vector<at::Tensor> const& parameters);  // NOLINT(google-explicit-constructor): named by position
+  template <typename Contained>
+  ModelTensors(torch::nn::ModuleHolder<Contained> const& holder)  // NOLINT(google-explicit-constructor): as a module
+      : ModelTensors(static_cast<torch::nn::Module const&>(*holder)) {}
+  template <typename Contained>
+  requires std::is_base_of_v<torch::nn::Module, Contained> ModelTensors(
+      std::shared_ptr<Contained> const& module)  // NOLINT(google-explicit-constructor): as a module
+      : ModelTensors(static_cast<torch::nn::Module const&>(*module)) {}
+
+  std::vector<Named> parameters;  ///< in registration order
+  std::vector<Named> buffers;     ///< running statistics and the like: broadcast at start, not aggregated
+};
+
+/// Data-parallel training: every member computes the gradient of its own batch, and all step with one aggregate of
+/// them.
+///
+///     DataParallel parallel(group, model, DataParallelOptions().rule("nnm+trimmed_mean").byzantine(1));
+///     for (auto& batch : loader) {
+///       sgd.zero_grad();
+///       loss(model, batch).backward();     // buckets leave as they fill
+///       auto step = parallel.step(sgd);    // waits for the aggregate, then steps
+///       if (!step) return step.error().exit_code();
+///     }
+///
+/// During backward each gradient moves into its bucket, and `.grad` is undefined from then on until synchronize() puts
+/// the aggregate there, in memory that the program may write to (clipping). What a parameter's hook did not bring in by
+/// synchronize() (an unused parameter, or one used only under no_sync) contributes the gradient it has, or zeros.
+/// A group that was started as one member applies no rule.
+///
+/// Ownership: keeps the model's tensors alive; removes its hooks at destruction. The aggregate in `.grad` keeps its own
+///            memory alive, also after that, as long as a borrowed Communicator lives.
+/// Threads:   one thread at a time, the one that runs backward
+/// Collective: all members construct, run backward and synchronize equally often
+class DataParallel {
+ public:
+  /// Checks that all members built the same model with the same options, then broadcasts rank 0's. Collective.
+  ///
+  /// @throws Error mismatch, the same at all members, naming the first differing member and parameter, before any data
+  ///         moves; bad_argument (unknown rule, a parameter that is not floating point or already belongs to a
+  ///         DataParallel); f_out_of_bounds with the rule's bound; member_lost
+  DataParallel(Group const& group, ModelTensors const& model, DataParallelOptions const& options = {});
+  /// The same over an existing communicator, which must outlive this object and the gradients it leaves in `.grad`.
+  DataParallel(Communicator& communicator, ModelTensors const& model, DataParallelOptions const& options = {});
+
+  DataParallel(DataParallel&&) noexcept;
+  DataParallel& operator=(DataParallel&&) noexcept;
+  /// Never waits. With an exchange in flight it ends this membership: call synchronize() first.
+  ~DataParallel();
+
+  /// Sends what is missing, ends the round and puts the aggregate into every parameter's `.grad`.
+  ///
+  /// @return the agreed reduction; or too_many_faulty_rows, f_out_of_bounds: the same at all members, gradients are
+  ///         gone, parameters untouched, the next step may go on; or pending: call again with a later deadline, until
+  ///         then neither backward nor the optimizer may run; or member_lost …: the group is over
+  [[nodiscard]] Outcome<Reduction> synchronize(Deadline deadline);
+  [[nodiscard]] Outcome<Reduction> synchronize();
+
+  /// synchronize(), then optimizer.step() if that committed.
+  [[nodiscard]] Outcome<Reduction> step(torch::optim::Optimizer& optimizer);
+  /// For optimizers that evaluate the loss several times (LBFGS). The closure zeroes gradients, runs backward and
+  /// returns its loss, as without holdfast; each evaluation is synchronized, and the optimizer sees the aggregate of
+  /// the losses (the median where f > 0), so that all members take the same branches. On failure the parameters are
+  /// those of the optimizer's last evaluation. @return that of the last evaluation
+  [[nodiscard]] Outcome<Reduction> step(torch::optim::Optimizer& optimizer, std::function<at::Tensor()> const& closure);
+
+  /// While it lives, backward accumulates into `.grad` and nothing leaves: for batches larger than memory.
+  class NoSync {
+   public:
+    NoSync(NoSync const&) = delete;
+    NoSync& operator=(NoSync const&) = delete;
+    ~NoSync();
+
+   private:
+    friend class DataParallel;
+    explicit NoSync(std::shared_ptr<int> depth);
+    std::shared_ptr<int> depth_;
+  };
+  [[nodiscard]] NoSync no_sync();
+
+  /// @throws Error bad_argument unless weight > 0
+  void set_weight(double weight);
+
+  [[nodiscard]] Communicator& communicator() const;
+  [[nodiscard]] DataParallelOptions const& options() const;
+  [[nodiscard]] std::size_t buckets() const;
+
+  struct Impl;
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace holdfast

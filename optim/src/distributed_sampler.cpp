@@ -1,0 +1,128 @@
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <utility>
+
+#include <torch/serialize/archive.h>
+
+#include <holdfast/optim/distributed_sampler.hpp>
+#include <holdfast/runtime/error.hpp>
+
+namespace holdfast {
+namespace {
+
+// The finaliser of SplitMix64: a bijection of 64-bit words that passes for random.
+std::uint64_t mixed(std::uint64_t word) {
+  word = (word ^ (word >> 30)) * 0xbf58476d1ce4e5b9U;
+  word = (word ^ (word >> 27)) * 0x94d049bb133111ebU;
+  return word ^ (word >> 31);
+}
+
+class Counter {
+ public:
+  Counter(std::uint64_t seed, std::uint64_t epoch) : key_(mixed(mixed(seed + kStep) + (epoch + 1) * kStep)) {}
+
+  // Uniform below `bound`. Words that would favour small results are skipped (Lemire, ACM TOMACS 2019).
+  std::uint64_t below(std::uint64_t bound) {
+    std::uint64_t const skipped = (0 - bound) % bound;
+    for (;;) {
+      auto const product = static_cast<unsigned __int128>(mixed(key_ + ++drawn_ * kStep)) * bound;
+      if (static_cast<std::uint64_t>(product) >= skipped) return static_cast<std::uint64_t>(product >> 64);
+    }
+  }
+
+ private:
+  static constexpr std::uint64_t kStep = 0x9e3779b97f4a7c15U;
+  std::uint64_t key_;
+  std::uint64_t drawn_ = 0;
+};
+
+}  // namespace
+
+DistributedSampler::DistributedSampler(std::size_t rows, int rank, int world_size,
+                                       DistributedSamplerOptions const& options)
+    : rows_(rows), rank_(rank), world_size_(world_size), options_(options), shared_(std::make_shared<Shared>()) {
+  if (world_size < 1 || rank < 0 || rank >= world_size)
+    throw Error(Errc::bad_argument,
+                "rank " + std::to_string(rank) + " is not within a world of " + std::to_string(world_size));
+  take_rows();
+}
+
+void DistributedSampler::set_epoch(std::uint64_t epoch) {
+  shared_->epoch = epoch;
+  shared_->is_chosen = true;
+}
+
+std::uint64_t DistributedSampler::epoch() const {
+  return shared_->epoch;
+}
+
+std::size_t DistributedSampler::rows_per_rank() const {
+  auto const ranks = static_cast<std::size_t>(world_size_);
+  return options_.drop_last() ? rows_ / ranks : (rows_ + ranks - 1) / ranks;
+}
+
+void DistributedSampler::reset(std::optional<std::size_t> new_rows) {
+  if (std::exchange(is_resumed_, false) && !new_rows) return;
+  if (new_rows) rows_ = *new_rows;
+  if (!shared_->is_chosen) ++shared_->epoch;
+  shared_->is_chosen = false;
+  take_rows();
+}
+
+std::optional<std::vector<std::size_t>> DistributedSampler::next(std::size_t batch_rows) {
+  if (position_ == indices_.size()) return std::nullopt;
+  auto const end = std::min(indices_.size(), position_ + std::max<std::size_t>(batch_rows, 1));
+  std::vector<std::size_t> batch(indices_.begin() + static_cast<std::ptrdiff_t>(position_),
+                                 indices_.begin() + static_cast<std::ptrdiff_t>(end));
+  position_ = end;
+  return batch;
+}
+
+void DistributedSampler::save(torch::serialize::OutputArchive& archive) const {
+  archive.write("epoch", c10::IValue(static_cast<std::int64_t>(shared_->epoch)));
+  archive.write("is_chosen", c10::IValue(shared_->is_chosen));
+  archive.write("position", c10::IValue(static_cast<std::int64_t>(position_)));
+}
+
+void DistributedSampler::load(torch::serialize::InputArchive& archive) {
+  c10::IValue epoch, is_chosen, position;
+  archive.read("epoch", epoch);
+  archive.read("is_chosen", is_chosen);
+  archive.read("position", position);
+  shared_->epoch = static_cast<std::uint64_t>(epoch.toInt());
+  shared_->is_chosen = is_chosen.toBool();
+  take_rows();
+  if (position.toInt() < 0 || static_cast<std::size_t>(position.toInt()) > indices_.size())
+    throw Error(Errc::bad_argument, "the saved sampler was at row " + std::to_string(position.toInt()) +
+                                        " of its rank, which has only " + std::to_string(indices_.size()));
+  position_ = static_cast<std::size_t>(position.toInt());
+  is_resumed_ = true;
+}
+
+std::vector<std::size_t> DistributedSampler::permutation(std::size_t rows, std::uint64_t seed, std::uint64_t epoch) {
+  std::vector<std::size_t> order(rows);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  Counter counter(seed, epoch);
+  for (std::size_t last = rows; last > 1; --last) std::swap(order[last - 1], order[counter.below(last)]);
+  return order;
+}
+
+void DistributedSampler::take_rows() {
+  std::vector<std::size_t> order;
+  if (options_.shuffle()) {
+    order = permutation(rows_, options_.seed(), shared_->epoch);
+  } else {
+    order.resize(rows_);
+    std::iota(order.begin(), order.end(), std::size_t{0});
+  }
+  indices_.clear();
+  position_ = 0;
+  if (rows_ == 0) return;
+  std::size_t const share = rows_per_rank();
+  indices_.reserve(share);
+  for (std::size_t i = 0; i < share; ++i)
+    indices_.push_back(order[(i * static_cast<std::size_t>(world_size_) + static_cast<std::size_t>(rank_)) % rows_]);
+}
+
+}  // namespace holdfast
