@@ -34,9 +34,10 @@ if(PROJECT_IS_TOP_LEVEL)
   if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
     find_program(HOLDFAST_CCACHE ccache)
     if(HOLDFAST_CCACHE)
-      # The sloppiness is what ccache asks for before it caches units that use a pre-compiled header.
-      set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env
-        "CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime" "${HOLDFAST_CCACHE}")
+      # The sloppiness is what ccache asks for before it caches units that use a pre-compiled header. Plain env and not
+      # "cmake -E env": with it, another CMake on the same build folder would change, and so redo, every command.
+      set(CMAKE_CXX_COMPILER_LAUNCHER
+        env "CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime" "${HOLDFAST_CCACHE}")
     endif()
   endif()
   foreach(linker mold lld)
