@@ -10,10 +10,12 @@ set(_package_folder "${CMAKE_INSTALL_LIBDIR}/cmake/holdfast")
 foreach(component runtime collectives optim)
   if(TARGET holdfast_${component})
     set_target_properties(holdfast_${component} PROPERTIES EXPORT_NAME ${component})
+    get_target_property(header_sets holdfast_${component} INTERFACE_HEADER_SETS)
+    list(TRANSFORM header_sets REPLACE "^(.+)$" "FILE_SET;\\1;DESTINATION;${CMAKE_INSTALL_INCLUDEDIR};COMPONENT;${component}")
     install(TARGETS holdfast_${component} EXPORT holdfast_${component}
       ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT ${component}
       LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT ${component}
-      FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT ${component})
+      ${header_sets})
     install(EXPORT holdfast_${component} FILE holdfast_${component}.cmake NAMESPACE holdfast::
       DESTINATION ${_package_folder} COMPONENT ${component})
   endif()
