@@ -58,7 +58,7 @@ if(LibtorchCpu_FOUND AND NOT TARGET holdfast::libtorch)
     message(FATAL_ERROR "libtorch ${LibtorchCpu_VERSION} in ${LibtorchCpu_ROOT} is too old: 2.6 or newer is needed. "
                         "Give another by -DTorch_DIR=... or run launch/bootstrap.")
   endif()
-  add_library(holdfast::libtorch INTERFACE IMPORTED)
+  add_library(holdfast::libtorch INTERFACE IMPORTED GLOBAL)
   target_include_directories(holdfast::libtorch SYSTEM INTERFACE
     "${LibtorchCpu_INCLUDE_DIR}" "${LibtorchCpu_INCLUDE_DIR}/torch/csrc/api/include")
   target_link_libraries(holdfast::libtorch INTERFACE "${LibtorchCpu_LIBRARY}" "${LibtorchCpu_C10_LIBRARY}")
