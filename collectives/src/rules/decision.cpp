@@ -1,0 +1,179 @@
+#include "rules/decision.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+#include "rules/rule_impl.hpp"
+#include "rules/selection.hpp"
+
+namespace holdfast::rules {
+namespace {
+
+std::string rank_list(RowMask const& mask) {
+  std::string text;
+  for (int const rank : mask.indices()) text += (text.empty() ? "" : ", ") + std::to_string(rank);
+  return text;
+}
+
+/// Weights are claims by members: with faults to tolerate none counts for more than twice the median.
+std::vector<double> usable_weights(DecisionInput const& input) {
+  auto const n = static_cast<std::size_t>(input.set.contributions());
+  if (input.weights.empty()) return std::vector<double>(n, 1);
+  std::vector<double> weights;
+  for (double const weight : input.weights) weights.push_back(weight > 0 && std::isfinite(weight) ? weight : 0);
+  if (input.set.byzantine > 0) {
+    double const most = 2 * median(weights);
+    for (auto& weight : weights) weight = std::min(weight, most);
+  }
+  return weights;
+}
+
+/// M times the rows that `inner` describes: combinations of combinations.
+Combination compose(Combination const& outer, std::vector<Combination> const& inner) {
+  std::vector<double> coefficients(inner.front().coefficients.size(), 0);
+  for (std::size_t row = 0; row < inner.size(); ++row) {
+    double const by = outer.coefficients[row];
+    if (by == 0) continue;
+    for (std::size_t i = 0; i < coefficients.size(); ++i) coefficients[i] += by * inner[row].coefficients[i];
+  }
+  return Combination::of(std::move(coefficients), outer.center_coefficient);
+}
+
+/// The Gram of the mixed rows: M G M^T.
+GramMatrix mix_gram(GramMatrix const& gram, std::vector<Combination> const& mixture) {
+  int const rows = static_cast<int>(mixture.size());
+  int const n = gram.rows();
+  std::vector<std::vector<double>> half(mixture.size(), std::vector<double>(static_cast<std::size_t>(n), 0));
+  for (std::size_t i = 0; i < mixture.size(); ++i)
+    for (int k = 0; k < n; ++k) {
+      double const by = mixture[i].coefficients[static_cast<std::size_t>(k)];
+      if (by == 0) continue;
+      for (int j = 0; j < n; ++j) half[i][static_cast<std::size_t>(j)] += by * gram(k, j);
+    }
+  GramMatrix mixed(rows);
+  for (int i = 0; i < rows; ++i)
+    for (int j = i; j < rows; ++j) {
+      double sum = 0;
+      for (int k = 0; k < n; ++k) {
+        double const by = mixture[static_cast<std::size_t>(j)].coefficients[static_cast<std::size_t>(k)];
+        if (by != 0) sum += half[static_cast<std::size_t>(i)][static_cast<std::size_t>(k)] * by;
+      }
+      mixed(i, j) = mixed(j, i) = sum;
+    }
+  return mixed;
+}
+
+/// Runs the mixers; `statistics` becomes that of the mixed rows.
+std::vector<Combination> run_mixers(Rule::Impl const& rule, Statistics& statistics) {
+  std::vector<Combination> mixture;
+  for (auto const& step : rule.mixers) {
+    auto const next = step.mixer->mix(statistics);
+    statistics.gram = mix_gram(statistics.gram, next);
+    if (mixture.empty()) {
+      mixture = next;
+    } else {
+      std::vector<Combination> composed;
+      for (auto const& row : next) composed.push_back(compose(row, mixture));
+      mixture = std::move(composed);
+    }
+  }
+  return mixture;
+}
+
+Outcome<std::vector<double>> checked_weights(DecisionInput const& input) {
+  auto weights = usable_weights(input);
+  if (std::all_of(weights.begin(), weights.end(), [](double weight) { return weight == 0; }))
+    return fail(Errc::too_many_faulty_rows, "the weights of all contributions are zero");
+  return weights;
+}
+
+}  // namespace
+
+Outcome<ContributionSet> screen_contributions(Rule const& rule, RowMask const& arrived, RowMask const& non_finite,
+                                              int byzantine, GramMatrix const* gram) {
+  ContributionSet set;
+  set.missing = RowMask::all(arrived.rows());
+  set.missing.subtract(arrived);
+  set.non_finite = arrived & non_finite;
+  if (gram != nullptr)
+    for (int row = 0; row < arrived.rows(); ++row)
+      if (arrived.test(row) && !std::isfinite((*gram)(row, row))) set.non_finite.set(row);
+  if (auto checked = rule.check_bounds(arrived.count(), byzantine); !checked)
+    return tl::unexpected<Failure>(std::move(checked.error()));
+  int const faulty = set.non_finite.count();
+  if (faulty > byzantine)
+    return fail(Errc::too_many_faulty_rows, std::to_string(faulty) + " contributions hold NaN or infinity (rank " +
+                                                rank_list(set.non_finite) + "), but f = " + std::to_string(byzantine) +
+                                                "; raise f, or look for the cause at those ranks");
+  set.rows = arrived;
+  set.rows.subtract(set.non_finite);
+  set.ranks = set.rows.indices();
+  set.byzantine = byzantine - faulty;
+  return set;
+}
+
+std::optional<int> Decision::output_of(int rank) const {
+  if (output_ranks.empty()) return 0;
+  auto const found = std::find(output_ranks.begin(), output_ranks.end(), rank);
+  if (found == output_ranks.end()) return std::nullopt;
+  return static_cast<int>(found - output_ranks.begin());
+}
+
+Outcome<Decision> decide(Rule const& rule, DecisionInput const& input) {
+  auto const& impl = rule.impl();
+  auto const weights = checked_weights(input);
+  if (!weights) return tl::unexpected<Failure>(weights.error());
+  Statistics statistics{input.gram, input.set.contributions(), input.set.byzantine, *weights, input.set.ranks};
+  Decision decision;
+  decision.mixture = run_mixers(impl, statistics);
+  if (impl.coordinate) {
+    decision.coordinate = impl.coordinate->kernel(statistics.contributions, statistics.byzantine);
+    return decision;
+  }
+
+  if (statistics.contributions == 1 && impl.linear->keeps_single_row()) {
+    decision.outputs = {Combination::mean_of(1, std::vector{0})};
+  } else {
+    auto outputs = impl.linear->coefficients(statistics);
+    if (!outputs) return tl::unexpected<Failure>(std::move(outputs.error()));
+    decision.outputs = std::move(*outputs);
+  }
+  if (impl.linear->is_per_member()) decision.output_ranks = input.set.ranks;
+  if (!decision.mixture.empty()) {
+    for (auto& output : decision.outputs) output = compose(output, decision.mixture);
+    decision.mixture.clear();
+  }
+  return decision;
+}
+
+Outcome<std::vector<Combination>> decide_mixture(Rule const& rule, DecisionInput const& input) {
+  auto const weights = checked_weights(input);
+  if (!weights) return tl::unexpected<Failure>(weights.error());
+  Statistics statistics{input.gram, input.set.contributions(), input.set.byzantine, *weights, input.set.ranks};
+  return run_mixers(rule.impl(), statistics);
+}
+
+void apply(Decision const& decision, Rows const& surviving, std::byte const* center, int output, std::byte* out) {
+  if (!decision.coordinate)
+    return kernels::combine(surviving, decision.outputs[static_cast<std::size_t>(output)], center, out);
+  if (decision.mixture.empty()) return kernels::coordinate(surviving, *decision.coordinate, out);
+
+  // The mixed rows are formed a block at a time and never leave the cache.
+  constexpr std::size_t kBlock = 1024;
+  std::size_t const width = element_bytes(surviving.dtype);
+  std::vector<std::byte> mixed(decision.mixture.size() * kBlock * width);
+  std::vector<std::byte const*> from(surviving.data.size());
+  std::vector<std::byte const*> mixed_rows(decision.mixture.size());
+  for (std::size_t row = 0; row < mixed_rows.size(); ++row) mixed_rows[row] = mixed.data() + row * kBlock * width;
+  for (std::size_t begin = 0; begin < surviving.elements; begin += kBlock) {
+    std::size_t const elements = std::min(kBlock, surviving.elements - begin);
+    for (std::size_t row = 0; row < from.size(); ++row) from[row] = surviving.data[row] + begin * width;
+    for (std::size_t row = 0; row < mixed_rows.size(); ++row)
+      kernels::combine({from, elements, surviving.dtype}, decision.mixture[row], nullptr,
+                       mixed.data() + row * kBlock * width);
+    kernels::coordinate({mixed_rows, elements, surviving.dtype}, *decision.coordinate, out + begin * width);
+  }
+}
+
+}  // namespace holdfast::rules
