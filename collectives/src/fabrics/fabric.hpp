@@ -36,12 +36,12 @@ struct ByteRange {
 
 /// Which bytes go where, equal at all members.
 struct ExchangePlan {
-  std::vector<ByteRange> scatter;    ///< [world size] part of every contribution that owner j reads; empty: no scatter
-  std::vector<bool> contributes;     ///< [world size] whose contribution is scattered
-  std::vector<ByteRange> gather;     ///< [world size] part of every result that owner j writes
-  bool gathers = true;               ///< false: an owner's part goes into its own result alone
-  bool per_member = false;           ///< an owner's part differs from receiver to receiver
-  std::size_t chunk_bytes = 0;       ///< granularity in which a fabric that copies moves its messages
+  std::vector<ByteRange> scatter;  ///< [world size] part of every contribution that owner j reads; empty: no scatter
+  std::vector<bool> contributes;   ///< [world size] whose contribution is scattered
+  std::vector<ByteRange> gather;   ///< [world size] part of every result that owner j writes
+  bool gathers = true;             ///< false: an owner's part goes into its own result alone
+  bool per_member = false;         ///< an owner's part differs from receiver to receiver
+  std::size_t chunk_bytes = 0;     ///< granularity in which a fabric that copies moves its messages
 };
 
 /// One bulk exchange: rows to their owners, shards of the result to everyone.
@@ -115,8 +115,8 @@ class Fabric {
   [[nodiscard]] virtual std::byte* allocate(ArenaUse use, std::size_t bytes) = 0;
   virtual void release(ArenaUse use, std::byte* memory) = 0;
 
-  /// Announces an exchange. `contribution` and `result` are arena memory (null where this exchange has none) and stay in
-  /// use until the exchange is over at all members.
+  /// Announces an exchange. `contribution` and `result` are arena memory (null where this exchange has none) and stay
+  /// in use until the exchange is over at all members.
   [[nodiscard]] virtual std::unique_ptr<Exchange> open(ExchangeKey key, Announcement const& announcement,
                                                        std::byte const* contribution, std::byte* result) = 0;
   [[nodiscard]] virtual std::unique_ptr<SmallExchange> open_small(ExchangeKey key) = 0;

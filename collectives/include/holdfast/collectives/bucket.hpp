@@ -11,7 +11,8 @@ namespace holdfast {
 /// Arena memory for one contribution and its results: nothing is copied on the way out or in.
 ///
 /// Ownership: move-only; frees the memory, after the rounds that use it have ended. Must not outlive its Communicator.
-/// Threads:   no synchronisation of its own; the contribution may not be written between aggregate() and the round's end
+/// Threads:   no synchronisation of its own; the contribution may not be written between aggregate() and the round's
+/// end
 class Bucket {
  public:
   Bucket();

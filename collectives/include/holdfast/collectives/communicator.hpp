@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -25,9 +26,11 @@ struct Stream {
 /// Collectives between the members of a group.
 ///
 /// Every collective of every fabric ends in one of the outcomes of Round::commit; none waits longer than its deadline.
-/// Threads:     functions from any thread, but the collectives of one stream from one thread at a time, in the same order
+/// Threads:     functions from any thread, but the collectives of one stream from one thread at a time, in the same
+/// order
 ///              at all members
-/// Determinism: result bits depend on (members, contributions, rule, shard layout) alone, not on fabric, chunking, timing
+/// Determinism: result bits depend on (members, contributions, rule, shard layout) alone, not on fabric, chunking,
+/// timing
 ///              or instruction set; all members hold the same bits
 class Communicator {
  public:
@@ -76,6 +79,8 @@ class Communicator {
   struct Impl;
 
  private:
+  Communicator();
+  Work alone(std::function<Work(Round&)> const& add);
   std::shared_ptr<Impl> impl_;
 };
 

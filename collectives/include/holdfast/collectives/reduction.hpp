@@ -20,9 +20,9 @@ struct Exclusion {
 struct Reduction {
   ViewId view{};
   RoundId round{};
-  std::vector<int> contributors;      ///< ranks whose contribution is in every result of the round, ascending
-  std::vector<Exclusion> excluded;    ///< the others, ascending by rank
-  std::uint64_t sent_bytes = 0;       ///< payload this member sent to others in this round
+  std::vector<int> contributors;    ///< ranks whose contribution is in every result of the round, ascending
+  std::vector<Exclusion> excluded;  ///< the others, ascending by rank
+  std::uint64_t sent_bytes = 0;     ///< payload this member sent to others in this round
 };
 
 }  // namespace holdfast

@@ -20,9 +20,9 @@ enum class Scope : unsigned char {
 
 struct AggregateOptions {
   Rule rule = Rule::parse("mean");
-  int byzantine = 0;            ///< f: contributions to tolerate; equal at all members
+  int byzantine = 0;  ///< f: contributions to tolerate; equal at all members
   Scope scope = Scope::step;
-  double weight = 1.0;          ///< this member's sample weight, > 0, for rules that use weights
+  double weight = 1.0;  ///< this member's sample weight, > 0, for rules that use weights
 };
 
 /// A collective on its way. Handles are cheap copies; the collective goes on without them.
@@ -40,6 +40,7 @@ class Work {
   explicit Work(std::shared_ptr<Impl> impl);
 
  private:
+  friend class Communicator;
   std::shared_ptr<Impl> impl_;
 };
 
@@ -74,7 +75,8 @@ class Round {
   ///
   /// @return the agreed reduction; or the agreed failure of a rule (too_many_faulty_rows, f_out_of_bounds), the same at
   ///         all members, after which the next round may start; or mismatch, naming the first differing member; or
-  ///         pending when `deadline` passed (call again); or member_lost, member_left, diverged, aborted: the view is over
+  ///         pending when `deadline` passed (call again); or member_lost, member_left, diverged, aborted: the view is
+  ///         over
   /// Cost: one word per pair of members after the last frame
   Outcome<Reduction> commit(Deadline deadline);
 

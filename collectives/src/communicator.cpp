@@ -1,0 +1,112 @@
+#include <algorithm>
+#include <utility>
+
+#include <holdfast/collectives/communicator.hpp>
+#include <holdfast/runtime/error.hpp>
+
+#include "bucket_impl.hpp"
+#include "communicator_impl.hpp"
+#include "fabrics/registry.hpp"
+#include "kernels/kernels.hpp"
+
+namespace holdfast {
+
+Outcome<Communicator> Communicator::create(Group const& group_of_caller, CommunicatorOptions const& options) {
+  Group group = group_of_caller;
+  auto const& config = group.config();
+  std::string fabric_name = options.fabric.empty() ? config.fabric : options.fabric;
+  if (fabric_name == "auto") fabric_name = fabrics::choose(group);
+  auto const& entry = fabrics::find(fabric_name);
+  std::size_t const chunk_bytes = options.chunk_bytes != 0 ? options.chunk_bytes : config.chunk_bytes;
+
+  auto const deadline = Deadline::after(config.start_timeout);
+  auto const agreed =
+      group.agree("communicator", {{"fabric", fabric_name}, {"chunk_bytes", std::to_string(chunk_bytes)}}, deadline);
+  if (!agreed) return fail(agreed.error());
+  auto fabric = entry.create(group, {config.arena_bytes});
+  if (!fabric) return fail(fabric.error());
+
+  Communicator communicator;
+  communicator.impl_ = std::make_shared<Impl>(group, std::move(*fabric), chunk_bytes);
+  return communicator;
+}
+
+Communicator::Communicator(Group const& group, CommunicatorOptions const& options) {
+  auto created = create(group, options);
+  if (!created) throw Error(created.error().code, created.error().message());
+  impl_ = std::move(created->impl_);
+}
+
+Communicator::Communicator() = default;
+Communicator::Communicator(Communicator&&) noexcept = default;
+Communicator& Communicator::operator=(Communicator&&) noexcept = default;
+Communicator::~Communicator() = default;
+
+int Communicator::rank() const {
+  return impl_->engine.rank();
+}
+int Communicator::world_size() const {
+  return impl_->engine.view().world_size();
+}
+Group& Communicator::group() const {
+  return impl_->engine.group();
+}
+std::string_view Communicator::fabric() const {
+  return impl_->engine.fabric()->name();
+}
+
+Bucket Communicator::allocate(std::size_t elements, DType dtype) {
+  return Bucket(std::make_shared<Bucket::Impl>(impl_->engine.fabric(), elements, dtype));
+}
+
+Stream Communicator::stream(std::string_view name) {
+  return {impl_->engine.open_stream(name)};
+}
+
+Round Communicator::begin(Stream stream) {
+  return Round(std::make_shared<Round::Impl>(impl_, stream.index));
+}
+
+Work Communicator::alone(std::function<Work(Round&)> const& add) {
+  Round round = begin();
+  Work const work = add(round);
+  work.impl_->is_lone = true;
+  round.impl_->is_lone = true;
+  round.impl_->seal(true);
+  return work;
+}
+
+Work Communicator::aggregate(Bucket& bucket, AggregateOptions const& options) {
+  return alone([&](Round& round) { return round.aggregate(bucket, options); });
+}
+Work Communicator::aggregate(ConstBuffer in, MutableBuffer out, AggregateOptions const& options) {
+  return alone([&](Round& round) { return round.aggregate(in, out, options); });
+}
+Work Communicator::all_reduce(Bucket& bucket, ReduceOp op) {
+  return alone([&](Round& round) { return round.all_reduce(bucket, op); });
+}
+Work Communicator::all_reduce(ConstBuffer in, MutableBuffer out, ReduceOp op) {
+  return alone([&](Round& round) { return round.all_reduce(in, out, op); });
+}
+Work Communicator::reduce_scatter(ConstBuffer in, MutableBuffer out, ReduceOp op) {
+  return alone([&](Round& round) { return round.reduce_scatter(in, out, op); });
+}
+Work Communicator::all_gather(ConstBuffer in, MutableBuffer out) {
+  return alone([&](Round& round) { return round.all_gather(in, out); });
+}
+Work Communicator::broadcast(MutableBuffer buffer, int root) {
+  return alone([&](Round& round) { return round.broadcast(buffer, root); });
+}
+Work Communicator::barrier() {
+  return alone([](Round& round) { return round.barrier(); });
+}
+
+void Communicator::abort(std::string_view reason) {
+  impl_->engine.abort(reason);
+}
+
+std::uint64_t Communicator::sent_bytes() const {
+  return impl_->engine.fabric()->sent_bytes();
+}
+
+}  // namespace holdfast

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include <holdfast/collectives/communicator.hpp>
+
+#include "arena.hpp"
+#include "pipeline/engine.hpp"
+
+namespace holdfast {
+
+struct Communicator::Impl {
+  Impl(Group const& group, std::shared_ptr<fabrics::Fabric> fabric, std::size_t bytes_per_chunk)
+      : chunk_bytes(bytes_per_chunk), staging(fabric), engine(group, std::move(fabric)) {
+    default_stream = engine.open_stream("default");
+  }
+  std::size_t chunk_bytes;
+  StagingPool staging;
+  pipeline::Engine engine;  // after what its rounds use
+  std::uint32_t default_stream = 0;
+};
+
+struct Work::Impl {
+  std::shared_ptr<Communicator::Impl> communicator;
+  std::shared_ptr<pipeline::RoundState> round;
+  std::shared_ptr<pipeline::Collective> collective;
+  bool is_lone = false;
+};
+
+struct Round::Impl {
+  std::shared_ptr<Communicator::Impl> communicator;
+  std::shared_ptr<pipeline::RoundState> state;
+  bool is_sealed = false;
+  bool is_lone = false;  ///< goes on without its handle
+
+  Impl(std::shared_ptr<Communicator::Impl> communicator, std::uint32_t stream);
+  ~Impl();
+  Impl(Impl const&) = delete;
+  Impl& operator=(Impl const&) = delete;
+
+  Work add(pipeline::Descriptor descriptor, std::optional<Rule> rule, pipeline::CollectiveMemory memory);
+  Work add(pipeline::Descriptor descriptor, std::optional<Rule> rule, Bucket::Impl& bucket,
+           std::shared_ptr<Bucket::Impl> const& owner);
+  Work add(pipeline::Descriptor descriptor, std::optional<Rule> rule, ConstBuffer in, MutableBuffer out);
+  void seal(bool wakes);
+};
+
+}  // namespace holdfast

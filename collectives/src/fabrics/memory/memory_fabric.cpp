@@ -1,0 +1,242 @@
+#include "fabrics/memory/memory_fabric.hpp"
+
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include <sched.h>
+
+#include <holdfast/runtime/assert.hpp>
+
+#include "fabrics/memory/doorbell.hpp"
+
+namespace holdfast::fabrics {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+// How long to look before going to sleep. Waking a sleeper costs about as much; with more ranks than cores the one that
+// is waited for needs this core, so it is yielded instead.
+constexpr auto kLook = 8us;
+constexpr auto kYield = 40us;
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+class MemoryExchange final : public Exchange {
+ public:
+  MemoryExchange(MemoryFabric& fabric, ExchangeKey key) : fabric_(fabric), key_(key) {}
+
+  [[nodiscard]] bool announced(int rank) const override {
+    return slot(rank).announced.load(std::memory_order_acquire) == key_.sequence + 1;
+  }
+  [[nodiscard]] Announcement const& announcement(int rank) const override { return slot(rank).announcement; }
+
+  void start(ExchangePlan const& plan) override {
+    auto const own_rank = static_cast<std::size_t>(fabric_.rank_);
+    auto const [begin, bytes] = plan.gather[own_rank];
+    shard_bytes_ = bytes;
+    contributes_ = plan.contributes;
+    scatter_begin_ = plan.scatter.empty() ? 0 : plan.scatter[own_rank].begin;
+    receivers_ = 0;
+    for (std::size_t rank = 0; rank < fabric_.peers_.size(); ++rank) {
+      by_receiver_.push_back(fabric_.peers_[rank].results + slot(static_cast<int>(rank)).result_offset + begin);
+      if (plan.gathers || rank == own_rank) destinations_.push_back(by_receiver_.back());
+    }
+    receivers_ = plan.gathers ? fabric_.peers_.size() - 1 : 0;
+    if (!plan.scatter.empty() && plan.contributes[own_rank])
+      for (std::size_t owner = 0; owner < plan.scatter.size(); ++owner)
+        if (owner != own_rank) count(plan.scatter[owner].bytes);
+  }
+
+  [[nodiscard]] bool row_arrived(int, std::size_t) const override { return true; }  // it never left
+  [[nodiscard]] std::byte const* row(int source) const override {
+    return fabric_.peers_[static_cast<std::size_t>(source)].contributions + slot(source).contribution_offset +
+           scatter_begin_;
+  }
+
+  [[nodiscard]] std::span<std::byte* const> destinations() override { return destinations_; }
+  [[nodiscard]] std::byte* destination(int receiver) override {
+    return by_receiver_[static_cast<std::size_t>(receiver)];
+  }
+
+  void publish(int generation, std::size_t bytes, std::uint64_t hash) override {
+    if (bytes < shard_bytes_) return;  // nobody reads a shard before it is whole
+    count(shard_bytes_ * receivers_);
+    Slot& own = slot(fabric_.rank_);
+    own.hash = hash;
+    own.published.store(4 * (key_.sequence + 1) + static_cast<std::uint64_t>(generation), std::memory_order_release);
+    fabric_.ring_others();
+  }
+  [[nodiscard]] bool result_arrived(int owner, int generation) const override {
+    auto const published = slot(owner).published.load(std::memory_order_acquire);
+    return published / 4 == key_.sequence + 1 && published % 4 >= static_cast<std::uint64_t>(generation);
+  }
+  [[nodiscard]] std::uint64_t result_hash(int owner) const override { return slot(owner).hash; }
+  [[nodiscard]] bool is_drained() const override { return true; }
+
+  Slot& slot(int rank) const {
+    return fabric_.peers_[static_cast<std::size_t>(rank)].control->streams[key_.stream].slots[key_.sequence % kSlots];
+  }
+
+ private:
+  void count(std::size_t bytes) { fabric_.sent_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
+
+  MemoryFabric& fabric_;
+  ExchangeKey key_;
+  std::size_t shard_bytes_ = 0;
+  std::size_t scatter_begin_ = 0;
+  std::size_t receivers_ = 0;
+  std::vector<bool> contributes_;
+  std::vector<std::byte*> destinations_;
+  std::vector<std::byte*> by_receiver_;
+};
+
+class MemorySmallExchange final : public SmallExchange {
+ public:
+  MemorySmallExchange(MemoryFabric& fabric, ExchangeKey key) : fabric_(fabric), key_(key) {}
+
+  void post(std::span<std::byte const> bytes) override {
+    SmallSlot& own = slot(fabric_.rank_);
+    own.bytes = static_cast<std::uint32_t>(bytes.size());
+    own.is_inline = bytes.size() <= SmallSlot::kInlineBytes ? 1 : 0;
+    if (own.is_inline != 0) {
+      std::memcpy(own.data, bytes.data(), bytes.size());
+    } else {
+      auto& overflow = fabric_.overflow_[key_.stream * kSlots + key_.sequence % kSlots];
+      if (overflow.capacity < bytes.size()) {
+        if (overflow.capacity > 0) fabric_.contribution_allocator_.release(overflow.offset);
+        auto const allocation = fabric_.contribution_allocator_.allocate(bytes.size());
+        HOLDFAST_ASSERT(allocation.has_value(), "the arena has no room for a small message; raise arena_bytes");
+        overflow = {allocation->offset, bytes.size()};
+      }
+      own.offset = overflow.offset;
+      std::memcpy(fabric_.own_contributions_ + overflow.offset, bytes.data(), bytes.size());
+    }
+    own.posted.store(key_.sequence + 1, std::memory_order_release);
+    fabric_.sent_bytes_.fetch_add(bytes.size() * (fabric_.peers_.size() - 1), std::memory_order_relaxed);
+    fabric_.ring_others();
+  }
+  [[nodiscard]] bool arrived(int rank) const override {
+    return slot(rank).posted.load(std::memory_order_acquire) == key_.sequence + 1;
+  }
+  [[nodiscard]] std::span<std::byte const> bytes(int rank) const override {
+    SmallSlot const& peer = slot(rank);
+    std::byte const* const data =
+        peer.is_inline != 0 ? peer.data : fabric_.peers_[static_cast<std::size_t>(rank)].contributions + peer.offset;
+    return {data, peer.bytes};
+  }
+
+ private:
+  SmallSlot& slot(int rank) const {
+    return fabric_.peers_[static_cast<std::size_t>(rank)].control->streams[key_.stream].small_slots[key_.sequence %
+                                                                                                    kSlots];
+  }
+  MemoryFabric& fabric_;
+  ExchangeKey key_;
+};
+
+MemoryFabric::MemoryFabric(std::string_view name, int rank, std::vector<PeerMemory> peers, std::byte* own_contributions,
+                           std::size_t arena_bytes, std::unique_ptr<Mappings> mappings)
+    : name_(name),
+      rank_(rank),
+      peers_(std::move(peers)),
+      own_contributions_(own_contributions),
+      contribution_allocator_(0, arena_bytes),
+      result_allocator_(0, arena_bytes),
+      mappings_(std::move(mappings)),
+      more_ranks_than_cores_(peers_.size() > std::max(1U, std::thread::hardware_concurrency())) {}
+
+std::byte* MemoryFabric::allocate(ArenaUse use, std::size_t bytes) {
+  bool const is_contribution = use == ArenaUse::contribution;
+  auto const allocation = (is_contribution ? contribution_allocator_ : result_allocator_).allocate(bytes);
+  if (!allocation) return nullptr;
+  std::byte* const base = is_contribution ? own_contributions_ : peers_[static_cast<std::size_t>(rank_)].results;
+  if (!allocation->is_fresh) std::memset(base + allocation->offset, 0, bytes);
+  return base + allocation->offset;
+}
+
+void MemoryFabric::release(ArenaUse use, std::byte* memory) {
+  bool const is_contribution = use == ArenaUse::contribution;
+  std::byte* const base = is_contribution ? own_contributions_ : peers_[static_cast<std::size_t>(rank_)].results;
+  (is_contribution ? contribution_allocator_ : result_allocator_).release(static_cast<std::size_t>(memory - base));
+}
+
+std::unique_ptr<Exchange> MemoryFabric::open(ExchangeKey key, Announcement const& announcement,
+                                             std::byte const* contribution, std::byte* result) {
+  auto exchange = std::make_unique<MemoryExchange>(*this, key);
+  Slot& slot = exchange->slot(rank_);
+  slot.contribution_offset = contribution != nullptr ? static_cast<std::size_t>(contribution - own_contributions_) : 0;
+  slot.result_offset =
+      result != nullptr ? static_cast<std::size_t>(result - peers_[static_cast<std::size_t>(rank_)].results) : 0;
+  slot.announcement = announcement;
+  slot.announced.store(key.sequence + 1, std::memory_order_release);
+  ring_others();
+  return exchange;
+}
+
+std::unique_ptr<SmallExchange> MemoryFabric::open_small(ExchangeKey key) {
+  return std::make_unique<MemorySmallExchange>(*this, key);
+}
+
+void MemoryFabric::ring_others() {
+  for (std::size_t rank = 0; rank < peers_.size(); ++rank)
+    if (static_cast<int>(rank) != rank_) ring(peers_[rank].control->doorbell);
+}
+
+bool MemoryFabric::progress() {
+  auto const rings = own().doorbell.rings.load(std::memory_order_acquire);
+  return std::exchange(rings_seen_, rings) != rings;
+}
+
+void MemoryFabric::wait(std::chrono::nanoseconds at_most) {
+  Doorbell& doorbell = own().doorbell;
+  auto const was_rung = [&] { return doorbell.rings.load(std::memory_order_acquire) != rings_seen_; };
+  auto const start = std::chrono::steady_clock::now();
+  auto const look_until = start + std::min<std::chrono::nanoseconds>(more_ranks_than_cores_ ? kYield : kLook, at_most);
+  do {
+    for (int look = 0; look < 32; ++look) {
+      if (was_rung()) return;
+      if (more_ranks_than_cores_) {
+        ::sched_yield();
+      } else {
+        pause();
+      }
+    }
+  } while (std::chrono::steady_clock::now() < look_until);
+  auto const rings = announce_sleep(doorbell);
+  if (rings != rings_seen_) {
+    cancel_sleep(doorbell);
+    return;
+  }
+  sleep(doorbell, rings, at_most);
+}
+
+void MemoryFabric::wake() {
+  ring(own().doorbell);
+}
+
+void MemoryFabric::publish(std::uint32_t stream, std::uint64_t round, Digest digest) {
+  ReadyWord& word = own().streams[stream].ready[round % 2];
+  word.high = digest.high;
+  word.low = digest.low;
+  word.round.store(round + 1, std::memory_order_release);
+  ring_others();
+}
+
+bool MemoryFabric::read(int rank, std::uint32_t stream, std::uint64_t round, Digest& digest) const {
+  ReadyWord const& word = peers_[static_cast<std::size_t>(rank)].control->streams[stream].ready[round % 2];
+  if (word.round.load(std::memory_order_acquire) != round + 1) return false;
+  digest = {word.high, word.low};
+  return true;
+}
+
+}  // namespace holdfast::fabrics

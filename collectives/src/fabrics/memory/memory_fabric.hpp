@@ -1,0 +1,77 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "fabrics/fabric.hpp"
+#include "fabrics/memory/control.hpp"
+#include "fabrics/memory/region_allocator.hpp"
+
+namespace holdfast::fabrics {
+
+/// One member's memory as this member can address it.
+struct PeerMemory {
+  Control* control = nullptr;
+  std::byte const* contributions = nullptr;
+  std::byte* results = nullptr;
+};
+
+/// Owns the mappings behind PeerMemory; destroyed after the fabric is done with them.
+class Mappings {
+ public:
+  virtual ~Mappings() = default;
+};
+
+/// A fabric for members that share memory, as threads (loopback) or processes (shm): rows are read where they lie, an
+/// owner writes its shard into every member's result.
+class MemoryFabric final : public Fabric, private ReadyBoard {
+ public:
+  MemoryFabric(std::string_view name, int rank, std::vector<PeerMemory> peers, std::byte* own_contributions,
+               std::size_t arena_bytes, std::unique_ptr<Mappings> mappings);
+
+  [[nodiscard]] std::string_view name() const override { return name_; }
+  [[nodiscard]] std::byte* allocate(ArenaUse use, std::size_t bytes) override;
+  void release(ArenaUse use, std::byte* memory) override;
+  [[nodiscard]] std::unique_ptr<Exchange> open(ExchangeKey key, Announcement const& announcement,
+                                               std::byte const* contribution, std::byte* result) override;
+  [[nodiscard]] std::unique_ptr<SmallExchange> open_small(ExchangeKey key) override;
+  bool progress() override;
+  void wait(std::chrono::nanoseconds at_most) override;
+  void wake() override;
+  [[nodiscard]] bool any_thread_may_drive() const override { return true; }
+  [[nodiscard]] bool rows_are_private() const override { return false; }
+  [[nodiscard]] ReadyBoard* ready_board() override { return this; }
+  void abort() noexcept override {}
+  [[nodiscard]] std::uint64_t sent_bytes() const override { return sent_bytes_.load(std::memory_order_relaxed); }
+
+ private:
+  friend class MemoryExchange;
+  friend class MemorySmallExchange;
+
+  void publish(std::uint32_t stream, std::uint64_t round, Digest digest) override;
+  [[nodiscard]] bool read(int rank, std::uint32_t stream, std::uint64_t round, Digest& digest) const override;
+
+  void ring_others();
+  [[nodiscard]] Control& own() { return *peers_[static_cast<std::size_t>(rank_)].control; }
+
+  std::string_view name_;
+  int rank_;
+  std::vector<PeerMemory> peers_;
+  std::byte* own_contributions_;
+  RegionAllocator contribution_allocator_;
+  RegionAllocator result_allocator_;
+  std::unique_ptr<Mappings> mappings_;
+  // Where this member's small messages that do not fit into their slots lie; kept with the slot, since a peer may still
+  // be reading when the exchange object is gone.
+  struct Overflow {
+    std::size_t offset = 0;
+    std::size_t capacity = 0;
+  };
+  std::vector<Overflow> overflow_ = std::vector<Overflow>(kMaxStreams * kSlots);
+  std::uint32_t rings_seen_ = 0;
+  bool more_ranks_than_cores_;
+  std::atomic<std::uint64_t> sent_bytes_{0};
+};
+
+}  // namespace holdfast::fabrics

@@ -1,0 +1,38 @@
+#include "fabrics/registry.hpp"
+
+#include <algorithm>
+
+#include <unistd.h>
+
+#include <holdfast/runtime/error.hpp>
+
+namespace holdfast::fabrics {
+
+std::vector<FabricEntry> const& registry() {
+  static std::vector<FabricEntry> const entries = {
+      {"loopback", &create_loopback, "members are threads of one process"},
+      {"shm", &create_shm, "members are processes on one host"},
+      {"mpi", &create_mpi, "members were started by mpirun"},
+  };
+  return entries;
+}
+
+std::string_view choose(Group& group) {
+  auto const view = group.view();
+  auto const& first = view.members.front();
+  auto const all = [&](auto const& same) { return std::all_of(view.members.begin(), view.members.end(), same); };
+  bool const share_memory = all([&](Member const& member) { return member.locality == first.locality; });
+  if (share_memory && all([&](Member const& member) { return member.pid == first.pid; })) return "loopback";
+  return share_memory ? "shm" : "mpi";
+}
+
+FabricEntry const& find(std::string_view name) {
+  auto const entry = std::find_if(registry().begin(), registry().end(),
+                                  [&](FabricEntry const& candidate) { return candidate.name == name; });
+  if (entry != registry().end()) return *entry;
+  std::string names = "auto";
+  for (auto const& known : registry()) names += ", " + std::string(known.name);
+  throw Error(Errc::bad_argument, "unknown fabric '" + std::string(name) + "'; the fabrics of this build are " + names);
+}
+
+}  // namespace holdfast::fabrics

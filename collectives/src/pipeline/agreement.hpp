@@ -1,0 +1,64 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include <holdfast/runtime/outcome.hpp>
+
+#include "fabrics/fabric.hpp"
+#include "pipeline/collective.hpp"
+
+namespace holdfast::pipeline {
+
+/// One robust decision over one collective (scope bucket) or over all collectives of a round (scope step): masks and
+/// Gram matrices of all owners are exchanged, and everyone computes the same contribution set and coefficients from
+/// them.
+///
+/// A collective without a rule has an agreement with nothing to agree on.
+/// Threads: only the thread that drives.
+class Agreement {
+ public:
+  /// @param first_sequence of the exchange of its first collective; the small exchange has the same, so that members
+  /// stay
+  ///        in step even when they disagree on the scope
+  Agreement(int world_size, std::uint64_t first_sequence) : world_size_(world_size), first_sequence_(first_sequence) {}
+
+  void add(std::shared_ptr<Collective> collective) { collectives_.push_back(std::move(collective)); }
+  /// No further collective will be added.
+  void seal() { is_sealed_ = true; }
+  void open(fabrics::Fabric& fabric, fabrics::ExchangeKey key) { small_ = fabric.open_small(key); }
+
+  bool advance(Blocker& blocker);
+
+  [[nodiscard]] std::uint64_t first_sequence() const { return first_sequence_; }
+  /// False when it only waits for the round to be sealed.
+  [[nodiscard]] bool can_advance() const;
+  [[nodiscard]] std::vector<std::shared_ptr<Collective>> const& collectives() const { return collectives_; }
+  /// Every result is here, or the agreed failure is.
+  [[nodiscard]] bool is_held() const { return is_held_; }
+  [[nodiscard]] std::optional<Failure> const& failure() const { return failure_; }
+  [[nodiscard]] RowMask const& contributors() const { return contributors_; }
+  [[nodiscard]] RowMask const& non_finite() const { return non_finite_; }
+
+ private:
+  [[nodiscard]] bool needs_agreement() const {
+    return !collectives_.empty() && collectives_.front()->needs_agreement();
+  }
+  void post();
+  void decide();
+
+  int world_size_;
+  std::uint64_t first_sequence_;
+  std::vector<std::shared_ptr<Collective>> collectives_;
+  std::unique_ptr<fabrics::SmallExchange> small_;
+  bool is_sealed_ = false;
+  bool is_posted_ = false;
+  bool is_decided_ = false;
+  bool is_held_ = false;
+  std::optional<Failure> failure_;
+  RowMask contributors_ = RowMask::all(world_size_);
+  RowMask non_finite_ = RowMask(world_size_);
+};
+
+}  // namespace holdfast::pipeline

@@ -1,0 +1,374 @@
+#include "pipeline/collective.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include <xxhash.h>
+
+#include <holdfast/runtime/assert.hpp>
+
+namespace holdfast::pipeline {
+
+namespace {
+
+using kernels::kBlockElements;
+
+kernels::Reduction to_kernel(ReduceOp op) {
+  switch (op) {
+    case ReduceOp::sum:
+      return kernels::Reduction::sum;
+    case ReduceOp::average:
+      return kernels::Reduction::average;
+    case ReduceOp::min:
+      return kernels::Reduction::min;
+    case ReduceOp::max:
+      return kernels::Reduction::max;
+    case ReduceOp::product:
+      return kernels::Reduction::product;
+  }
+  return kernels::Reduction::sum;
+}
+
+/// The plain mean of all rows, which has a kernel of its own.
+bool is_plain_mean(rules::Decision const& decision) {
+  if (!decision.mixture.empty() || decision.coordinate || decision.outputs.size() != 1) return false;
+  auto const& output = decision.outputs.front();
+  return output.equal_weights && output.center_coefficient == 0 &&
+         std::none_of(output.coefficients.begin(), output.coefficients.end(), [](double c) { return c == 0; });
+}
+
+void free_hash(XXH3_state_s* state) {
+  XXH3_freeState(state);
+}
+
+}  // namespace
+
+Collective::Collective(Descriptor descriptor, std::optional<Rule> rule, int rank, int world_size,
+                       CollectiveMemory memory, std::size_t chunk_bytes, BufferPool& pool)
+    : descriptor_(std::move(descriptor)),
+      rule_(std::move(rule)),
+      rank_(rank),
+      world_size_(world_size),
+      memory_(std::move(memory)),
+      element_bytes_(element_bytes(descriptor_.dtype)),
+      chunk_elements_(std::max(kBlockElements, chunk_bytes / element_bytes_ / kBlockElements * kBlockElements)),
+      non_finite_(world_size),
+      pool_(pool),
+      hash_(nullptr, &free_hash) {
+  // A job of one member applies no rule: there is nobody to tolerate.
+  needs_agreement_ = descriptor_.kind == CollectiveKind::aggregate && world_size_ > 1;
+}
+
+Collective::~Collective() {
+  if (private_rows_ != nullptr) pool_.give_back(std::move(private_rows_), private_bytes_);
+  if (scratch_ != nullptr) pool_.give_back(std::move(scratch_), scratch_bytes_);
+}
+
+std::size_t Collective::result_bytes() const {
+  auto const ranks = static_cast<std::size_t>(world_size_);
+  auto const bytes = descriptor_.elements * element_bytes_;
+  if (descriptor_.kind == CollectiveKind::all_gather) return bytes * ranks;
+  if (descriptor_.kind == CollectiveKind::reduce_scatter) return bytes / ranks;
+  return bytes;
+}
+
+void Collective::open(fabrics::Fabric& fabric, fabrics::ExchangeKey key) {
+  keeps_rows_ = needs_agreement_ && descriptor_.byzantine > 0 && !fabric.rows_are_private();
+  exchange_ = fabric.open(key, descriptor_.encode(), memory_.contribution, memory_.result);
+  stage_ = Stage::announced;
+}
+
+bool Collective::advance(Blocker& blocker) {
+  switch (stage_) {
+    case Stage::announced:
+      return start_when_announced(blocker);
+    case Stage::first_pass:
+    case Stage::second_pass:
+      return reduce_next_chunk(blocker);
+    case Stage::gathering:
+      return check_gathered(blocker);
+    case Stage::queued:
+    case Stage::first_pass_done:
+    case Stage::complete:
+      break;
+  }
+  return false;
+}
+
+bool Collective::start_when_announced(Blocker& blocker) {
+  for (int rank = 0; rank < world_size_; ++rank)
+    if (!exchange_->announced(rank)) {
+      blocker = {Blocker::Stage::announcement, rank};
+      return false;
+    }
+  refusal_ = compare_announcements();
+  if (!refusal_ && needs_agreement_) refusal_ = prepare_rule();
+  if (refusal_) {
+    stage_ = Stage::complete;
+    return true;
+  }
+  exchange_->start(plan());
+
+  shard_elements_ = shards_[static_cast<std::size_t>(rank_)].elements;
+  scratch_bytes_ = std::min(kBlockElements, std::max<std::size_t>(shard_elements_, 1)) * element_bytes_ *
+                   (keeps_rows_ ? sources_.size() + 1 : 1);
+  scratch_ = pool_.take(scratch_bytes_);
+  if (keeps_rows_) {
+    private_bytes_ = sources_.size() * shard_elements_ * element_bytes_;
+    private_rows_ = pool_.take(private_bytes_);
+  }
+  hash_.reset(XXH3_createState());
+  XXH3_64bits_reset(hash_.get());
+  stage_ = Stage::first_pass;
+  return true;
+}
+
+std::optional<Failure> Collective::compare_announcements() {
+  auto const first = Descriptor::decode(exchange_->announcement(0));
+  for (int rank = 0; rank < world_size_; ++rank) {
+    auto const theirs = Descriptor::decode(exchange_->announcement(rank));
+    auto const difference = first.difference(theirs, "rank 0", "rank " + std::to_string(rank));
+    if (!difference.empty()) {
+      Failure failure;
+      failure.code = Errc::mismatch;
+      failure.where = "collective";
+      failure.detail = difference + "; all members must put the same collectives into a round in the same order";
+      return failure;
+    }
+    bool const is_sound = std::isfinite(theirs.weight) && theirs.weight > 0;
+    weights_.push_back(is_sound ? theirs.weight : 0.0);
+  }
+  return std::nullopt;
+}
+
+std::optional<Failure> Collective::prepare_rule() {
+  if (auto const bounds = rule_->check_bounds(world_size_, descriptor_.byzantine); !bounds) return bounds.error();
+  bool const are_equal = std::all_of(weights_.begin(), weights_.end(), [&](double w) { return w == weights_[0]; });
+  if (are_equal) weights_.clear();
+  forms_gram_ = rule_->needs_gram();
+  if (forms_gram_) {
+    gram_.assign(kernels::packed_entries(world_size_), 0.0);
+    return std::nullopt;
+  }
+  auto const everyone =
+      rules::screen_contributions(*rule_, RowMask::all(world_size_), RowMask(world_size_), descriptor_.byzantine);
+  if (!everyone) return everyone.error();
+  auto decision = rules::decide(*rule_, {*everyone, {}, weights_});
+  if (!decision) return decision.error();
+  decision_ = std::move(*decision);
+  surviving_ = everyone->ranks;
+  return std::nullopt;
+}
+
+fabrics::ExchangePlan Collective::plan() {
+  auto const kind = descriptor_.kind;
+  auto const ranks = static_cast<std::size_t>(world_size_);
+  bool const scatters = kind != CollectiveKind::all_gather && kind != CollectiveKind::barrier;
+  if (kind == CollectiveKind::all_gather) {
+    shards_ = equal_layout(descriptor_.elements, world_size_);
+  } else if (kind == CollectiveKind::reduce_scatter) {
+    shards_ = equal_layout(descriptor_.elements / ranks, world_size_);
+  } else {
+    shards_ = shard_layout(descriptor_.elements, world_size_);
+  }
+
+  fabrics::ExchangePlan plan;
+  plan.chunk_bytes = chunk_elements_ * element_bytes_;
+  plan.gathers = kind != CollectiveKind::reduce_scatter;
+  plan.per_member = needs_agreement_ && rule_->is_per_member();
+  plan.contributes.assign(ranks, false);
+  for (int rank = 0; rank < world_size_; ++rank) {
+    bool const contributes = scatters && (kind != CollectiveKind::broadcast || rank == descriptor_.root);
+    plan.contributes[static_cast<std::size_t>(rank)] = contributes;
+    if (contributes) sources_.push_back(rank);
+  }
+  for (auto const& shard : shards_) {
+    fabrics::ByteRange const range{shard.begin * element_bytes_, shard.elements * element_bytes_};
+    if (scatters) plan.scatter.push_back(range);
+    plan.gather.push_back(plan.gathers ? range : fabrics::ByteRange{0, range.bytes});
+  }
+
+  auto const own = static_cast<std::size_t>(rank_);
+  for (std::size_t rank = 0; rank < ranks; ++rank) {
+    if (rank == own) continue;
+    if (scatters && plan.contributes[own]) sent_bytes_ += plan.scatter[rank].bytes;
+    if (plan.gathers) sent_bytes_ += plan.gather[own].bytes;
+  }
+  return plan;
+}
+
+bool Collective::reduce_next_chunk(Blocker& blocker) {
+  std::size_t const end = std::min(shard_elements_, cursor_ + chunk_elements_);
+  if (stage_ == Stage::first_pass) {
+    for (int const source : sources_)
+      if (!exchange_->row_arrived(source, end * element_bytes_)) {
+        blocker = {Blocker::Stage::row, source};
+        return false;
+      }
+  }
+  for (std::size_t begin = cursor_; begin < end; begin += kBlockElements)
+    reduce_block(begin, std::min(kBlockElements, end - begin));
+  cursor_ = end;
+  bool const publishes = stage_ == Stage::second_pass || !forms_gram_;
+  if (cursor_ == shard_elements_) {
+    finish_pass();
+  } else if (publishes) {
+    exchange_->publish(generation_, cursor_ * element_bytes_, 0);
+  }
+  return true;
+}
+
+void Collective::reduce_block(std::size_t begin, std::size_t elements) {
+  if (descriptor_.kind == CollectiveKind::all_gather) {
+    write(memory_.contribution + begin * element_bytes_, begin, elements * element_bytes_);
+    return;
+  }
+  bool const from_private = keeps_rows_ && stage_ == Stage::second_pass;
+  auto const row_of = [&](std::size_t index) {
+    int const source = sources_[index];
+    std::byte const* const row = from_private && source != rank_
+                                     ? private_rows_.get() + index * shard_elements_ * element_bytes_
+                                     : exchange_->row(source);
+    return row + begin * element_bytes_;
+  };
+  row_pointers_.clear();
+  if (stage_ == Stage::second_pass) {
+    for (int const rank : surviving_) row_pointers_.push_back(row_of(static_cast<std::size_t>(rank)));
+  } else {
+    for (std::size_t index = 0; index < sources_.size(); ++index) row_pointers_.push_back(row_of(index));
+  }
+  kernels::Rows const rows{row_pointers_, elements, descriptor_.dtype};
+  std::size_t const bytes = elements * element_bytes_;
+
+  if (needs_agreement_) {
+    if (stage_ == Stage::first_pass) {
+      first_pass_block(rows, begin);
+    } else {
+      combine_block(rows, begin);
+    }
+  } else if (sources_.size() == 1) {
+    write(row_pointers_.front(), begin, bytes);
+  } else {
+    kernels::reduce(rows, to_kernel(descriptor_.op), scratch_.get());
+    write(scratch_.get(), begin, bytes);
+  }
+}
+
+void Collective::first_pass_block(kernels::Rows const& rows, std::size_t begin) {
+  if (!keeps_rows_) {
+    form_statistics(rows, begin);
+    return;
+  }
+  // A member that lies may also change its row while it is read. Everything is computed from one reading: a copy that
+  // is still in the cache, and that goes to private memory for the second pass.
+  std::size_t const bytes = rows.elements * element_bytes_;
+  std::vector<std::byte const*> copies(row_pointers_);
+  for (std::size_t index = 0; index < sources_.size(); ++index) {
+    if (sources_[index] == rank_) continue;
+    std::byte* const copy = scratch_.get() + (index + 1) * bytes;
+    std::memcpy(copy, row_pointers_[index], bytes);
+    kernels::stream_copy(private_rows_.get() + (index * shard_elements_ + begin) * element_bytes_, copy, bytes);
+    copies[index] = copy;
+  }
+  form_statistics({copies, rows.elements, rows.dtype}, begin);
+}
+
+void Collective::form_statistics(kernels::Rows const& rows, std::size_t begin) {
+  if (forms_gram_) {
+    // A row that is not finite shows on the diagonal of the Gram; no pass of its own is needed for it.
+    kernels::accumulate_gram(rows, center_at(begin), gram_);
+    return;
+  }
+  if (is_plain_mean(*decision_)) {
+    bool const is_finite = kernels::average(rows, sources_.size(), scratch_.get());
+    if (!is_finite) kernels::screen(rows, non_finite_);
+    write(scratch_.get(), begin, rows.elements * element_bytes_);
+    return;
+  }
+  kernels::screen(rows, non_finite_);
+  combine_block(rows, begin);
+}
+
+void Collective::combine_block(kernels::Rows const& rows, std::size_t begin) {
+  std::size_t const bytes = rows.elements * element_bytes_;
+  auto const* const center = center_at(begin);
+  if (decision_->output_ranks.empty()) {
+    rules::apply(*decision_, rows, center, 0, scratch_.get());
+    write(scratch_.get(), begin, bytes);
+    return;
+  }
+  for (int receiver = 0; receiver < world_size_; ++receiver) {
+    auto const output = decision_->output_of(receiver);
+    if (output) {
+      rules::apply(*decision_, rows, center, *output, scratch_.get());
+    } else {
+      std::memset(scratch_.get(), 0, bytes);  // a member whose own row was screened has no neighbours
+    }
+    XXH3_64bits_update(hash_.get(), scratch_.get(), bytes);
+    std::memcpy(exchange_->destination(receiver) + begin * element_bytes_, scratch_.get(), bytes);
+  }
+}
+
+void Collective::write(std::byte const* block, std::size_t begin, std::size_t bytes) {
+  XXH3_64bits_update(hash_.get(), block, bytes);
+  for (std::byte* const destination : exchange_->destinations())
+    kernels::stream_copy(destination + begin * element_bytes_, block, bytes);
+}
+
+void Collective::finish_pass() {
+  bool const was_first = stage_ == Stage::first_pass;
+  if (!was_first || !forms_gram_) {
+    exchange_->publish(generation_, shard_elements_ * element_bytes_, XXH3_64bits_digest(hash_.get()));
+    is_published_ = true;
+  }
+  if (was_first && forms_gram_) {
+    for (int row = 0; row < world_size_; ++row) {
+      auto const diagonal = kernels::packed_entries(world_size_) - kernels::packed_entries(world_size_ - row);
+      if (!std::isfinite(gram_[diagonal])) non_finite_.set(row);
+    }
+  }
+  stage_ = was_first && needs_agreement_ ? Stage::first_pass_done : Stage::gathering;
+}
+
+void Collective::conclude(rules::ContributionSet const& set, rules::Decision const& decision) {
+  HOLDFAST_ASSERT(stage_ == Stage::first_pass_done, "a collective is concluded once, after its first pass");
+  if (is_published_ && set.contributions() == world_size_) {
+    stage_ = Stage::gathering;
+    return;
+  }
+  decision_ = decision;
+  surviving_ = set.ranks;
+  generation_ = is_published_ ? 2 : 1;
+  cursor_ = 0;
+  XXH3_64bits_reset(hash_.get());
+  stage_ = Stage::second_pass;
+}
+
+void Collective::conclude_failed() {
+  HOLDFAST_ASSERT(stage_ == Stage::first_pass_done, "a collective is concluded once, after its first pass");
+  stage_ = is_published_ ? Stage::gathering : Stage::complete;
+  if (!is_published_) hashes_.assign(static_cast<std::size_t>(world_size_), 0);
+}
+
+bool Collective::check_gathered(Blocker& blocker) {
+  bool const gathers = descriptor_.kind != CollectiveKind::reduce_scatter;
+  for (int owner = 0; gathers && owner < world_size_; ++owner)
+    if (!exchange_->result_arrived(owner, generation_)) {
+      blocker = {Blocker::Stage::result, owner};
+      return false;
+    }
+  hashes_.assign(static_cast<std::size_t>(world_size_), 0);
+  for (int owner = 0; gathers && owner < world_size_; ++owner)
+    hashes_[static_cast<std::size_t>(owner)] = exchange_->result_hash(owner);
+  stage_ = Stage::complete;
+  return true;
+}
+
+std::byte const* Collective::center_at(std::size_t begin) const {
+  if (memory_.center == nullptr || memory_.center->empty()) return nullptr;
+  return memory_.center->data() + (shards_[static_cast<std::size_t>(rank_)].begin + begin) * element_bytes_;
+}
+
+}  // namespace holdfast::pipeline

@@ -1,0 +1,138 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <holdfast/collectives/rule.hpp>
+#include <holdfast/runtime/outcome.hpp>
+
+#include "fabrics/fabric.hpp"
+#include "kernels/kernels.hpp"
+#include "pipeline/buffer_pool.hpp"
+#include "pipeline/descriptor.hpp"
+#include "pipeline/shard_layout.hpp"
+#include "rules/decision.hpp"
+
+struct XXH3_state_s;
+
+namespace holdfast::pipeline {
+
+/// What this member is waiting for, for messages.
+struct Blocker {
+  enum class Stage { nothing, announcement, row, statistics, result, ready } stage = Stage::nothing;
+  int rank = -1;
+};
+
+/// Arena memory of one collective and what happens to it at the end.
+struct CollectiveMemory {
+  std::byte const* contribution = nullptr;
+  std::byte* result = nullptr;
+  std::function<void()> deliver;  ///< makes the result visible; on commit only
+  std::function<void()> release;  ///< gives staged memory back; when the exchange is over, whatever the outcome
+  /// Result of the previous committed round, whole, for rules that centre on it; null: zeros.
+  std::shared_ptr<std::vector<std::byte> const> center;
+};
+
+/// One collective at one member: from its announcement to the whole result, as contributor, owner and receiver.
+///
+/// First pass: rules without statistics combine all rows on the way, in the hope that none is bad; rules with
+/// statistics only form them. The agreement (class Agreement) then names the contribution set, and where that differs
+/// from the hope, or nothing was combined yet, a second pass combines again. Threads: only the thread that drives.
+class Collective {
+ public:
+  Collective(Descriptor descriptor, std::optional<Rule> rule, int rank, int world_size, CollectiveMemory memory,
+             std::size_t chunk_bytes, BufferPool& pool);
+  ~Collective();
+
+  void open(fabrics::Fabric& fabric, fabrics::ExchangeKey key);
+  /// Does at most one chunk of work; true if anything happened.
+  bool advance(Blocker& blocker);
+
+  [[nodiscard]] Descriptor const& descriptor() const { return descriptor_; }
+  [[nodiscard]] std::optional<Rule> const& rule() const { return rule_; }
+  [[nodiscard]] bool needs_agreement() const { return needs_agreement_; }
+
+  /// Members disagree about this collective, or its rule cannot work here: it never starts.
+  [[nodiscard]] std::optional<Failure> const& refusal() const { return refusal_; }
+  [[nodiscard]] bool is_first_pass_done() const { return stage_ > Stage::first_pass; }
+  [[nodiscard]] RowMask const& non_finite() const { return non_finite_; }
+  [[nodiscard]] std::vector<double> const& packed_gram() const { return gram_; }
+  [[nodiscard]] std::vector<double> const& weights() const { return weights_; }
+
+  /// The agreed set. Starts a second pass where the first one did not use exactly this set.
+  void conclude(rules::ContributionSet const& set, rules::Decision const& decision);
+  /// The scope failed by its rule: no second pass. What the first pass sent still has to arrive.
+  void conclude_failed();
+
+  /// Every byte of the result is here, or it is sure that none will come.
+  [[nodiscard]] bool is_complete() const { return stage_ == Stage::complete; }
+  [[nodiscard]] std::uint64_t result_hash(int owner) const { return hashes_[static_cast<std::size_t>(owner)]; }
+  [[nodiscard]] bool is_drained() const { return exchange_ == nullptr || exchange_->is_drained(); }
+  [[nodiscard]] std::size_t result_bytes() const;
+  [[nodiscard]] std::uint64_t sent_bytes() const { return sent_bytes_; }
+  [[nodiscard]] CollectiveMemory& memory() { return memory_; }
+
+  /// Set once the agreement of this collective is held; may be read by any thread.
+  std::atomic<bool> is_held{false};
+
+ private:
+  enum class Stage { queued, announced, first_pass, first_pass_done, second_pass, gathering, complete };
+
+  bool start_when_announced(Blocker& blocker);
+  [[nodiscard]] std::optional<Failure> compare_announcements();
+  [[nodiscard]] std::optional<Failure> prepare_rule();
+  [[nodiscard]] fabrics::ExchangePlan plan();
+  bool reduce_next_chunk(Blocker& blocker);
+  void reduce_block(std::size_t begin, std::size_t elements);
+  void first_pass_block(kernels::Rows const& rows, std::size_t begin);
+  void form_statistics(kernels::Rows const& rows, std::size_t begin);
+  void combine_block(kernels::Rows const& rows, std::size_t begin);
+  void write(std::byte const* block, std::size_t begin, std::size_t bytes);
+  void finish_pass();
+  bool check_gathered(Blocker& blocker);
+  [[nodiscard]] std::byte const* center_at(std::size_t begin) const;
+
+  Descriptor descriptor_;
+  std::optional<Rule> rule_;
+  int rank_;
+  int world_size_;
+  CollectiveMemory memory_;
+  std::size_t element_bytes_;
+  std::size_t chunk_elements_;
+
+  bool needs_agreement_ = false;
+  bool forms_gram_ = false;    // first pass forms statistics and publishes nothing
+  bool keeps_rows_ = false;    // rows are copied before anything is computed from them
+  bool is_published_ = false;  // generation 1 has been published
+  std::vector<Shard> shards_;  // of the result
+  std::vector<int> sources_;   // ranks whose rows this owner reads
+  std::size_t shard_elements_ = 0;
+
+  std::unique_ptr<fabrics::Exchange> exchange_;
+  Stage stage_ = Stage::queued;
+  std::size_t cursor_ = 0;  // elements of the own shard that the current pass has done
+  int generation_ = 1;
+  std::optional<Failure> refusal_;
+
+  RowMask non_finite_;
+  std::vector<double> gram_;
+  std::vector<double> weights_;
+  std::optional<rules::Decision> decision_;  // of the current pass
+  std::vector<int> surviving_;               // positions in sources_ of the current pass
+  BufferPool& pool_;
+  BufferPool::Buffer private_rows_{nullptr, nullptr};  // [sources][shard], own row left out
+  std::size_t private_bytes_ = 0;
+  BufferPool::Buffer scratch_{nullptr, nullptr};  // one block of the result, or one of every row
+  std::size_t scratch_bytes_ = 0;
+  std::vector<std::byte const*> row_pointers_;
+  std::unique_ptr<XXH3_state_s, void (*)(XXH3_state_s*)> hash_;
+  std::vector<std::uint64_t> hashes_;
+  std::uint64_t sent_bytes_ = 0;
+};
+
+}  // namespace holdfast::pipeline

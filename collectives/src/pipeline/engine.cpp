@@ -1,0 +1,457 @@
+#include "pipeline/engine.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include <holdfast/runtime/error.hpp>
+#include <holdfast/runtime/event_log.hpp>
+
+namespace holdfast::pipeline {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+// Half the window, so that a round always fits beside what is left of the one before it.
+constexpr std::uint32_t kMaxCollectivesPerRound = fabrics::kWindow / 2;
+// Below this a round's collectives wait for its commit: waking a thread takes longer than moving the bytes.
+constexpr std::size_t kWorthWaking = 64 << 10;
+// Bound on one sleep of the thread that drives, should a wake-up be lost; nothing depends on it.
+constexpr auto kLongestSleep = 100ms;
+
+std::uint64_t pack(Blocker blocker) {
+  return static_cast<std::uint64_t>(blocker.stage) << 32 | static_cast<std::uint32_t>(blocker.rank);
+}
+Blocker unpack(std::uint64_t packed) {
+  return {static_cast<Blocker::Stage>(packed >> 32), static_cast<int>(static_cast<std::uint32_t>(packed))};
+}
+
+}  // namespace
+
+Engine::Engine(Group group, std::shared_ptr<fabrics::Fabric> fabric)
+    : group_(std::move(group)), view_(group_.view()), rank_(group_.rank()), fabric_(std::move(fabric)) {
+  for (std::uint32_t index = 0; index < fabrics::kMaxStreams; ++index)
+    streams_.push_back(std::make_unique<StreamState>());
+  group_.rounds().set_listener(this, [this] {
+    view_has_news_.store(true);
+    wake_thread();
+  });
+  thread_ = std::jthread([this](std::stop_token const& stop) { run(stop); });
+}
+
+Engine::~Engine() {
+  group_.rounds().set_listener(this, {});
+  abort("the communicator was destroyed");
+  thread_.request_stop();
+  wake_thread();
+  thread_.join();
+}
+
+std::uint32_t Engine::open_stream(std::string_view name) {
+  std::lock_guard const lock(queue_mutex_);
+  for (std::uint32_t index = 0; index < open_streams_; ++index)
+    if (streams_[index]->name == name) return index;
+  if (open_streams_ == fabrics::kMaxStreams)
+    throw Error(Errc::bad_argument, "a communicator has at most " + std::to_string(fabrics::kMaxStreams) +
+                                        " streams; no room for '" + std::string(name) + "'");
+  auto& stream = *streams_[open_streams_];
+  stream.name = name;
+  stream.id = group_.rounds().open_stream(name);
+  return open_streams_++;
+}
+
+std::shared_ptr<RoundState> Engine::begin(std::uint32_t stream) {
+  auto& state = *streams_[stream];
+  auto round = std::make_shared<RoundState>(stream, state.id, state.next_round++);
+  round->ready_counted = RowMask(view_.world_size());
+  return round;
+}
+
+bool Engine::take_back(RoundState const& round) {
+  auto& next = streams_[round.stream_index]->next_round;
+  if (next != round.id.number + 1) return false;
+  --next;
+  return true;
+}
+
+void Engine::add(std::shared_ptr<RoundState> const& round, std::shared_ptr<Collective> collective) {
+  if (round->added == kMaxCollectivesPerRound)
+    throw Error(Errc::bad_argument, "a round holds at most " + std::to_string(kMaxCollectivesPerRound) +
+                                        " collectives; use larger buckets or several rounds");
+  ++round->added;
+  round->waiting_bytes += collective->descriptor().elements * element_bytes(collective->descriptor().dtype);
+  bool const wakes = round->waiting_bytes >= kWorthWaking;
+  if (wakes) round->waiting_bytes = 0;
+  {
+    std::lock_guard const lock(queue_mutex_);
+    events_.push_back({round, std::move(collective)});
+  }
+  has_events_.store(true, std::memory_order_release);
+  if (wakes) wake_thread();
+}
+
+void Engine::seal(std::shared_ptr<RoundState> const& round, bool wakes) {
+  {
+    std::lock_guard const lock(queue_mutex_);
+    events_.push_back({round, nullptr});
+  }
+  has_events_.store(true, std::memory_order_release);
+  if (wakes || is_driven_.load()) wake_thread();
+}
+
+bool Engine::drive_until(std::function<bool()> const& is_done, Deadline deadline) {
+  bool const may_drive = fabric_->any_thread_may_drive();
+  while (!is_done()) {
+    if (deadline.has_passed()) return is_done();
+    if (std::unique_lock drive(drive_mutex_, std::defer_lock); may_drive && drive.try_lock()) {
+      is_driven_.store(true);
+      while (!is_done() && !deadline.has_passed())
+        if (!step()) fabric_->wait(std::min<std::chrono::nanoseconds>(deadline.remaining(), kLongestSleep));
+      is_driven_.store(false);
+      bool const leaves_work = has_work();
+      drive.unlock();
+      if (leaves_work) wake_thread();
+      continue;
+    }
+    // Whoever drives may be about to stop without having seen what this caller waits for.
+    wake_thread();
+    waiters_.fetch_add(1);
+    {
+      std::unique_lock lock(queue_mutex_);
+      waiters_wake_.wait_until(lock, deadline.instant(), is_done);
+    }
+    waiters_.fetch_sub(1);
+  }
+  return true;
+}
+
+void Engine::abort(std::string_view reason) {
+  {
+    std::lock_guard const lock(queue_mutex_);
+    if (!abort_reason_) {
+      abort_reason_ = Failure{};
+      abort_reason_->code = Errc::aborted;
+      abort_reason_->view = view_.id;
+      abort_reason_->where = "communicator";
+      abort_reason_->detail = reason;
+    }
+  }
+  view_has_news_.store(true);
+  fabric_->abort();
+  wake_thread();
+}
+
+Failure Engine::pending(RoundState const& round) const {
+  Failure failure;
+  failure.code = Errc::pending;
+  failure.view = view_.id;
+  failure.operation = operation(round);
+  failure.elapsed = std::chrono::steady_clock::now() - round.started;
+  failure.where = fabric_->name();
+  auto const [stage, rank] = unpack(round.blocker.load(std::memory_order_relaxed));
+  if (rank < 0 || rank >= view_.world_size()) {
+    failure.detail = "the deadline passed; call again to go on waiting, or leave the group";
+    return failure;
+  }
+  auto const& member = view_.members[static_cast<std::size_t>(rank)];
+  auto const what = [stage = stage] {
+    switch (stage) {
+      case Blocker::Stage::announcement:
+        return "to take part in this collective";
+      case Blocker::Stage::row:
+        return "to send its contribution";
+      case Blocker::Stage::statistics:
+        return "to finish reading its shard, or to end its round";
+      case Blocker::Stage::result:
+        return "to send its shard of the result";
+      case Blocker::Stage::ready:
+        return "to end its round";
+      case Blocker::Stage::nothing:
+        break;
+    }
+    return "";
+  }();
+  failure.failed_members = {member.id};
+  failure.detail = "the deadline passed waiting for rank " + std::to_string(rank) + " (" + member.host + ", pid " +
+                   std::to_string(member.pid) + ") " + what +
+                   "; it is alive but late: call again to go on waiting, or raise HOLDFAST_OP_TIMEOUT_MS";
+  return failure;
+}
+
+void Engine::run(std::stop_token stop) {
+  while (!stop.stop_requested()) {
+    {
+      std::unique_lock lock(queue_mutex_);
+      thread_wakes_.wait(lock, stop, [&] { return thread_is_wanted_; });
+      thread_is_wanted_ = false;
+    }
+    std::lock_guard const drive(drive_mutex_);
+    is_driven_.store(true);
+    step();
+    while (has_work() && !stop.stop_requested())
+      if (!step()) fabric_->wait(kLongestSleep);
+    is_driven_.store(false);
+  }
+  // Aborted by now. What is still on its way out gets a moment, since its memory goes away with the fabric.
+  std::lock_guard const drive(drive_mutex_);
+  view_has_news_.store(true);
+  auto const deadline = Deadline::after(1s);
+  do {
+    if (!step() && has_work()) fabric_->wait(10ms);
+  } while (has_work() && !deadline.has_passed());
+}
+
+bool Engine::step() {
+  bool happened = fabric_->progress();
+  bool const has_news = view_has_news_.exchange(false);
+  if (has_events_.load(std::memory_order_acquire)) happened |= take_events();
+  for (auto const& stream : streams_) {
+    if (!stream->backlog.empty()) happened |= take_up_backlog(*stream);
+    for (std::size_t index = 0; index < stream->rounds.size(); ++index)
+      happened |= advance_round(*stream, *stream->rounds[index]);
+    while (!stream->rounds.empty() && stream->rounds.front()->is_finished.load()) stream->rounds.pop_front();
+  }
+  if (!draining_.empty()) happened |= release_drained();
+  if (has_news || has_failed_.load()) {
+    // What was committed before the failure has been taken up above: a commit is never taken back.
+    auto failure = group_.failure();
+    if (!failure) {
+      std::lock_guard const lock(queue_mutex_);
+      failure = abort_reason_;
+    }
+    if (failure) {
+      has_failed_.store(true);
+      fail_all(*failure);
+    }
+  }
+  return happened;
+}
+
+bool Engine::take_events() {
+  std::vector<Event> events;
+  {
+    std::lock_guard const lock(queue_mutex_);
+    events.swap(events_);
+    has_events_.store(false, std::memory_order_relaxed);
+  }
+  for (auto& event : events) streams_[event.round->stream_index]->backlog.push_back(std::move(event));
+  return !events.empty();
+}
+
+bool Engine::take_up_backlog(StreamState& stream) {
+  bool happened = false;
+  while (!stream.backlog.empty() && may_open(stream, stream.backlog.front())) {
+    Event const event = std::move(stream.backlog.front());
+    stream.backlog.pop_front();
+    if (stream.rounds.empty() || stream.rounds.back() != event.round) {
+      if (!event.round->is_finished.load() && event.round->agreements.empty() && !event.round->is_sealed)
+        stream.rounds.push_back(event.round);
+    }
+    if (event.collective != nullptr) {
+      open(stream, event);
+    } else {
+      event.round->is_sealed = true;
+      if (event.round->step_agreement != nullptr) event.round->step_agreement->seal();
+    }
+    happened = true;
+  }
+  return happened;
+}
+
+bool Engine::may_open(StreamState const& stream, Event const& event) const {
+  if (event.collective == nullptr || has_failed_.load()) return true;
+  auto const& rule = event.collective->rule();
+  bool const is_front = stream.rounds.empty() || stream.rounds.front() == event.round;
+  if (rule && rule->needs_center() && !is_front) return false;  // its centre is not decided yet
+  std::uint64_t oldest = stream.next_exchange;
+  for (auto const& round : stream.rounds)
+    if (round->first_open < round->agreements.size()) {
+      oldest = round->agreements[round->first_open]->first_sequence();
+      break;
+    }
+  return stream.next_exchange < oldest + fabrics::kWindow;
+}
+
+void Engine::open(StreamState& stream, Event const& event) {
+  auto& round = *event.round;
+  auto const& collective = event.collective;
+  fabrics::ExchangeKey const key{round.stream_index, stream.next_exchange++};
+  bool const is_step = collective->needs_agreement() && collective->descriptor().scope == Scope::step;
+  Agreement* agreement = is_step ? round.step_agreement : nullptr;
+  if (agreement == nullptr) {
+    round.agreements.push_back(std::make_unique<Agreement>(view_.world_size(), key.sequence));
+    agreement = round.agreements.back().get();
+    agreement->open(*fabric_, key);
+    if (is_step) round.step_agreement = agreement;
+  }
+  agreement->add(collective);
+  if (!is_step) agreement->seal();
+  if (collective->rule() && collective->rule()->needs_center()) {
+    auto const center = stream.centers.find(collective->descriptor().index_in_round);
+    if (center != stream.centers.end() && center->second->size() == collective->result_bytes())
+      collective->memory().center = center->second;
+  }
+  collective->open(*fabric_, key);
+}
+
+bool Engine::advance_round(StreamState& stream, RoundState& round) {
+  if (round.is_finished.load(std::memory_order_relaxed)) return false;
+  bool happened = false;
+  Blocker blocker;
+  for (std::size_t index = round.first_open; index < round.agreements.size(); ++index) {
+    auto& agreement = *round.agreements[index];
+    if (agreement.is_held()) continue;
+    Blocker here;
+    if (agreement.advance(here)) happened = true;
+    if (agreement.is_held()) notify_waiters();
+    if (blocker.stage == Blocker::Stage::nothing) blocker = here;
+  }
+  while (round.first_open < round.agreements.size() && round.agreements[round.first_open]->is_held())
+    ++round.first_open;
+  bool const is_held = round.is_sealed && round.first_open == round.agreements.size();
+  if (is_held && stream.rounds.front().get() == &round) happened |= end_round(stream, round, blocker);
+  if (!happened) round.blocker.store(pack(blocker), std::memory_order_relaxed);
+  return happened;
+}
+
+bool Engine::end_round(StreamState& stream, RoundState& round, Blocker& blocker) {
+  auto& rounds = group_.rounds();
+  auto* const board = fabric_->ready_board();
+  bool happened = false;
+  if (!round.is_announced) {
+    round.digest = digest_of(round, view_.world_size());
+    auto const publish = [&] { board->publish(round.stream_index, round.id.number, round.digest); };
+    auto const held =
+        board != nullptr ? rounds.hold(round.id, round.digest, std::ref(publish)) : rounds.hold(round.id, round.digest);
+    if (!held) {
+      view_has_news_.store(true);
+      return false;
+    }
+    round.is_announced = true;
+    happened = true;
+  }
+  for (int rank = 0; board != nullptr && rank < view_.world_size(); ++rank) {
+    if (rank == rank_ || round.ready_counted.test(rank)) continue;
+    Digest digest;
+    if (!board->read(rank, round.stream_index, round.id.number, digest)) {
+      blocker = {Blocker::Stage::ready, rank};
+      return happened;
+    }
+    round.ready_counted.set(rank);
+    rounds.count_ready(round.id, rank, digest);
+    happened = true;
+  }
+  auto const is_committed = rounds.is_committed(round.id);
+  if (!is_committed) {
+    view_has_news_.store(true);
+    return happened;
+  }
+  if (!*is_committed) {
+    blocker = {Blocker::Stage::ready, -1};
+    return happened;
+  }
+  finish(stream, round, outcome_of(round, view_));
+  return true;
+}
+
+void Engine::finish(StreamState& stream, RoundState& round, Outcome<Reduction> outcome) {
+  if (!outcome) {
+    auto& failure = outcome.error();
+    failure.view = view_.id;
+    failure.elapsed = std::chrono::steady_clock::now() - round.started;
+    failure.operation = operation(round);
+  } else {
+    for (auto const& excluded : outcome->excluded)
+      group_.events().record("exclusion", {{"stream", stream.name},
+                                           {"round", static_cast<std::int64_t>(round.id.number)},
+                                           {"rank", static_cast<std::int64_t>(excluded.rank)},
+                                           {"reason", excluded.reason}});
+  }
+  for (auto const& agreement : round.agreements)
+    for (auto const& collective : agreement->collectives()) {
+      auto& memory = collective->memory();
+      if (outcome) {
+        if (collective->rule() && collective->rule()->needs_center())
+          stream.centers[collective->descriptor().index_in_round] =
+              std::make_shared<std::vector<std::byte>>(memory.result, memory.result + collective->result_bytes());
+        if (memory.deliver) memory.deliver();
+      }
+      memory.deliver = nullptr;
+      draining_.push_back(collective);
+    }
+  round.outcome = std::move(outcome);
+  round.is_finished.store(true, std::memory_order_release);
+  release_drained();
+  round.agreements.clear();
+  round.step_agreement = nullptr;
+  round.first_open = 0;
+  notify_waiters();
+}
+
+void Engine::fail_all(Failure const& failure) {
+  for (auto const& stream : streams_) {
+    while (!stream->backlog.empty()) {
+      auto const event = std::move(stream->backlog.front());
+      stream->backlog.pop_front();
+      if (event.collective != nullptr) {
+        event.collective->memory().deliver = nullptr;
+        draining_.push_back(event.collective);
+      }
+      bool const is_known =
+          std::find(stream->rounds.begin(), stream->rounds.end(), event.round) != stream->rounds.end();
+      if (!is_known) stream->rounds.push_back(event.round);
+    }
+    for (auto const& round : stream->rounds)
+      if (!round->is_finished.load()) finish(*stream, *round, fail(failure));
+    stream->rounds.clear();
+  }
+}
+
+bool Engine::release_drained() {
+  // After a failure nobody may wait for sends that will never complete; what the fabric still uses it keeps itself.
+  auto const is_over = [&](auto const& collective) {
+    if (!collective->is_drained() && !has_failed_.load()) return false;
+    if (collective->memory().release) collective->memory().release();
+    collective->memory().release = nullptr;
+    return true;
+  };
+  auto const rest = std::remove_if(draining_.begin(), draining_.end(), is_over);
+  bool const happened = rest != draining_.end();
+  draining_.erase(rest, draining_.end());
+  return happened;
+}
+
+bool Engine::has_work() const {
+  if (has_events_.load() || !draining_.empty()) return true;
+  for (auto const& stream : streams_) {
+    if (!stream->backlog.empty()) return true;
+    for (auto const& round : stream->rounds) {
+      if (round->is_finished.load()) continue;
+      if (round->is_sealed) return true;
+      for (std::size_t index = round->first_open; index < round->agreements.size(); ++index)
+        if (round->agreements[index]->can_advance()) return true;
+    }
+  }
+  return false;
+}
+
+std::string Engine::operation(RoundState const& round) const {
+  return "round " + std::to_string(round.id.number) + " of stream '" + streams_[round.stream_index]->name + "'";
+}
+
+void Engine::notify_waiters() {
+  if (waiters_.load() == 0) return;
+  { std::lock_guard const lock(queue_mutex_); }  // a waiter is either before its check or asleep
+  waiters_wake_.notify_all();
+}
+
+void Engine::wake_thread() {
+  {
+    std::lock_guard const lock(queue_mutex_);
+    thread_is_wanted_ = true;
+  }
+  thread_wakes_.notify_one();
+  fabric_->wake();
+}
+
+}  // namespace holdfast::pipeline

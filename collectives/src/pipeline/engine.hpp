@@ -1,0 +1,116 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <holdfast/runtime/group.hpp>
+
+#include "fabrics/fabric.hpp"
+#include "pipeline/buffer_pool.hpp"
+#include "pipeline/round_state.hpp"
+
+namespace holdfast::pipeline {
+
+/// Drives the rounds of one communicator: its own thread while the caller computes, the caller's thread while the
+/// caller waits (where the fabric allows it; that saves two thread switches on short collectives).
+///
+/// Threads: begin, add, seal of one stream from one thread at a time; the rest from any thread.
+class Engine {
+ public:
+  Engine(Group group, std::shared_ptr<fabrics::Fabric> fabric);
+  ~Engine();
+  Engine(Engine const&) = delete;
+  Engine& operator=(Engine const&) = delete;
+
+  [[nodiscard]] Group& group() { return group_; }
+  [[nodiscard]] std::shared_ptr<fabrics::Fabric> const& fabric() { return fabric_; }
+  [[nodiscard]] BufferPool& pool() { return pool_; }
+  [[nodiscard]] View const& view() const { return view_; }
+  [[nodiscard]] int rank() const { return rank_; }
+
+  [[nodiscard]] std::uint32_t open_stream(std::string_view name);
+  [[nodiscard]] std::shared_ptr<RoundState> begin(std::uint32_t stream);
+  /// Undoes begin() for the newest round of its stream, into which nothing has been put. False if it is not the newest.
+  bool take_back(RoundState const& round);
+  /// Puts a collective into its round. Short ones wait for the next seal() or drive_until(), or for others, until they
+  /// are worth waking a thread for.
+  /// @throws Error bad_argument when the round holds as many collectives as a round may
+  void add(std::shared_ptr<RoundState> const& round, std::shared_ptr<Collective> collective);
+  /// No further collective will be put into the round. With `wakes` somebody goes on with it at once.
+  void seal(std::shared_ptr<RoundState> const& round, bool wakes);
+
+  /// Helps or waits until `is_done` or the deadline. @return is_done()
+  bool drive_until(std::function<bool()> const& is_done, Deadline deadline);
+
+  void abort(std::string_view reason);
+
+  /// The failure of a caller whose deadline passed: says who is being waited for.
+  [[nodiscard]] Failure pending(RoundState const& round) const;
+
+ private:
+  struct Event {
+    std::shared_ptr<RoundState> round;
+    std::shared_ptr<Collective> collective;  // null: the round is sealed
+  };
+  struct StreamState {
+    std::string name;
+    StreamId id{};
+    std::uint64_t next_round = 0;  // of the thread that begins rounds; the rest is of the thread that drives
+    std::uint64_t next_exchange = 0;
+    std::deque<Event> backlog;                       // not yet taken up, in order
+    std::deque<std::shared_ptr<RoundState>> rounds;  // not finished, in order
+    // Results of the last committed round, whole, by index in the round, for rules that centre on them.
+    std::map<std::uint32_t, std::shared_ptr<std::vector<std::byte> const>> centers;
+  };
+
+  void run(std::stop_token stop);
+  bool step();
+  bool take_events();
+  bool take_up_backlog(StreamState& stream);
+  [[nodiscard]] bool may_open(StreamState const& stream, Event const& event) const;
+  void open(StreamState& stream, Event const& event);
+  bool advance_round(StreamState& stream, RoundState& round);
+  bool end_round(StreamState& stream, RoundState& round, Blocker& blocker);
+  void finish(StreamState& stream, RoundState& round, Outcome<Reduction> outcome);
+  void fail_all(Failure const& failure);
+  bool release_drained();
+  [[nodiscard]] bool has_work() const;
+  [[nodiscard]] std::string operation(RoundState const& round) const;
+  void notify_waiters();
+  void wake_thread();
+
+  Group group_;
+  View view_;
+  int rank_;
+  std::shared_ptr<fabrics::Fabric> fabric_;
+  BufferPool pool_;
+
+  std::mutex drive_mutex_;                             // held by the one thread that drives
+  std::vector<std::unique_ptr<StreamState>> streams_;  // kMaxStreams of them, never resized
+  std::vector<std::shared_ptr<Collective>> draining_;  // over, but with sends of their own not completed
+
+  mutable std::mutex queue_mutex_;
+  std::vector<Event> events_;
+  std::optional<Failure> abort_reason_;
+  std::uint32_t open_streams_ = 0;
+  bool thread_is_wanted_ = false;
+  std::condition_variable_any thread_wakes_;
+  std::condition_variable waiters_wake_;
+  std::atomic<bool> has_events_{false};
+  std::atomic<bool> view_has_news_{false};
+  std::atomic<bool> has_failed_{false};
+  std::atomic<bool> is_driven_{false};
+  std::atomic<int> waiters_{0};
+  std::jthread thread_;  // last: stops before anything it uses goes
+};
+
+}  // namespace holdfast::pipeline

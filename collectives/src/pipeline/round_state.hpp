@@ -1,0 +1,53 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <holdfast/collectives/reduction.hpp>
+#include <holdfast/runtime/outcome.hpp>
+#include <holdfast/runtime/rounds.hpp>
+
+#include "pipeline/agreement.hpp"
+
+namespace holdfast::pipeline {
+
+/// A round at one member, from its first collective to its outcome.
+struct RoundState {
+  RoundState(std::uint32_t index_of_stream, StreamId stream, std::uint64_t number)
+      : stream_index(index_of_stream), id{stream, number} {}
+
+  std::uint32_t const stream_index;
+  RoundId const id;
+  std::chrono::steady_clock::time_point const started = std::chrono::steady_clock::now();
+
+  // Of the thread that fills the round.
+  std::uint32_t added = 0;
+  std::size_t waiting_bytes = 0;  ///< of collectives that nobody has been woken for
+
+  // Of the thread that drives.
+  std::vector<std::unique_ptr<Agreement>> agreements;
+  Agreement* step_agreement = nullptr;
+  std::size_t first_open = 0;  ///< agreements before this one are held
+  bool is_sealed = false;
+  bool is_announced = false;  ///< READY has been sent
+  RowMask ready_counted;      ///< ranks whose READY was read from the fabric
+  Digest digest{};
+
+  // Written by the thread that drives, read by any.
+  std::atomic<bool> is_finished{false};       ///< `outcome` is final
+  std::optional<Outcome<Reduction>> outcome;  ///< before is_finished
+  std::atomic<std::uint64_t> blocker{0};      ///< Blocker, packed
+};
+
+/// The digest that READY carries: contribution sets and result hashes, or the failure's code.
+[[nodiscard]] Digest digest_of(RoundState const& round, int world_size);
+
+/// What all members will be told of a round whose results they hold.
+[[nodiscard]] Outcome<Reduction> outcome_of(RoundState const& round, View const& view);
+
+}  // namespace holdfast::pipeline

@@ -1,0 +1,218 @@
+#include <cmath>
+#include <functional>
+#include <utility>
+
+#include <holdfast/collectives/round.hpp>
+#include <holdfast/runtime/error.hpp>
+
+#include "bucket_impl.hpp"
+#include "communicator_impl.hpp"
+#include "kernels/kernels.hpp"
+#include "rules/decision.hpp"
+
+namespace holdfast {
+
+namespace {
+
+using fabrics::ArenaUse;
+using pipeline::CollectiveKind;
+using pipeline::Descriptor;
+
+void require(bool condition, std::string const& message) {
+  if (!condition) throw Error(Errc::bad_argument, message);
+}
+
+Descriptor describe(CollectiveKind kind, DType dtype, std::size_t elements) {
+  Descriptor descriptor;
+  descriptor.kind = kind;
+  descriptor.dtype = dtype;
+  descriptor.elements = elements;
+  return descriptor;
+}
+
+Descriptor describe(AggregateOptions const& options, DType dtype, std::size_t elements) {
+  require(is_floating_point(dtype), "aggregate works on floating-point elements, got " + std::string(name(dtype)) +
+                                        "; use all_reduce for integers");
+  require(options.byzantine >= 0, "byzantine is " + std::to_string(options.byzantine) + ", must be 0 or more");
+  require(std::isfinite(options.weight) && options.weight > 0,
+          "weight is " + std::to_string(options.weight) + ", must be positive and finite");
+  require(rules::center_source(options.rule) != rules::CenterSource::median,
+          "the rule " + options.rule.text() + " centres on the median, which collectives do not offer");
+  auto descriptor = describe(CollectiveKind::aggregate, dtype, elements);
+  descriptor.scope = options.scope;
+  descriptor.byzantine = options.byzantine;
+  descriptor.rule = options.rule.text();
+  descriptor.weight = options.weight;
+  return descriptor;
+}
+
+Descriptor describe(ReduceOp op, CollectiveKind kind, DType dtype, std::size_t elements) {
+  auto descriptor = describe(kind, dtype, elements);
+  descriptor.op = op;
+  return descriptor;
+}
+
+void require_same(ConstBuffer in, MutableBuffer out, std::size_t in_elements, std::size_t out_elements) {
+  require(in.dtype() == out.dtype(), "the result is " + std::string(name(out.dtype())) + ", the contribution " +
+                                         std::string(name(in.dtype())) + "; they must be equal");
+  require(in_elements == out_elements, "the result has room for " + std::to_string(out_elements) +
+                                           " elements where the contribution needs " + std::to_string(in_elements));
+}
+
+}  // namespace
+
+Work::Work(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+bool Work::is_done() const {
+  return impl_->round->is_finished.load(std::memory_order_acquire) ||
+         (!impl_->is_lone && impl_->collective->is_held.load(std::memory_order_acquire));
+}
+
+Outcome<Reduction> Work::wait(Deadline deadline) const {
+  auto& engine = impl_->communicator->engine;
+  if (!engine.drive_until([this] { return is_done(); }, deadline)) return fail(engine.pending(*impl_->round));
+  if (impl_->round->is_finished.load(std::memory_order_acquire)) return *impl_->round->outcome;
+  Reduction reduction;
+  reduction.view = engine.view().id;
+  reduction.round = impl_->round->id;
+  reduction.sent_bytes = impl_->collective->sent_bytes();
+  return reduction;
+}
+
+Reduction Work::get() const {
+  auto const outcome = wait(Deadline::after(impl_->communicator->engine.group().config().op_timeout));
+  if (!outcome) throw Error(outcome.error().code, outcome.error().message());
+  return *outcome;
+}
+
+Round::Impl::Impl(std::shared_ptr<Communicator::Impl> owner, std::uint32_t stream)
+    : communicator(std::move(owner)), state(communicator->engine.begin(stream)) {}
+
+Round::Impl::~Impl() {
+  auto& engine = communicator->engine;
+  auto const is_finished = [&] { return state->is_finished.load(std::memory_order_acquire); };
+  if (is_lone || is_finished() || (state->added == 0 && engine.take_back(*state))) return;
+  // The others cannot end this round without this member; they learn it now instead of at their deadline.
+  engine.abort("a round was given up before its outcome was known");
+  if (!is_sealed) seal(false);
+  auto const soon = Deadline::after(std::chrono::seconds(1));
+  engine.drive_until(is_finished, soon);
+  static_cast<void>(engine.group().leave(soon));
+}
+
+void Round::Impl::seal(bool wakes) {
+  if (is_sealed) return;
+  is_sealed = true;
+  communicator->engine.seal(state, wakes);
+}
+
+Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, pipeline::CollectiveMemory memory) {
+  require(!is_sealed, "this round has been committed; begin the next one");
+  auto& engine = communicator->engine;
+  descriptor.round = state->id.number;
+  descriptor.index_in_round = state->added;
+  auto collective = std::make_shared<pipeline::Collective>(std::move(descriptor), std::move(rule), engine.rank(),
+                                                           engine.view().world_size(), std::move(memory),
+                                                           communicator->chunk_bytes, engine.pool());
+  engine.add(state, collective);
+  return Work(std::make_shared<Work::Impl>(Work::Impl{communicator, state, std::move(collective), false}));
+}
+
+Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, Bucket::Impl& bucket,
+                      std::shared_ptr<Bucket::Impl> const& owner) {
+  pipeline::CollectiveMemory memory;
+  int const next = bucket.next();
+  memory.contribution = bucket.contribution.data();
+  memory.result = bucket.results[next].data();
+  memory.deliver = [owner, next] { owner->current.store(next, std::memory_order_release); };
+  memory.release = [owner] {};  // keeps the bucket until the exchange is over
+  return add(std::move(descriptor), std::move(rule), std::move(memory));
+}
+
+Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, ConstBuffer in, MutableBuffer out) {
+  struct Staged {
+    ArenaMemory contribution;
+    ArenaMemory result;
+  };
+  auto& staging = communicator->staging;
+  auto const staged = std::make_shared<Staged>();
+  if (in.bytes() > 0) {
+    staged->contribution = staging.take(ArenaUse::contribution, in.bytes());
+    kernels::stream_copy(staged->contribution.data(), in.data(), in.bytes());
+  }
+  if (out.bytes() > 0) staged->result = staging.take(ArenaUse::result, out.bytes());
+
+  pipeline::CollectiveMemory memory;
+  memory.contribution = staged->contribution.data();
+  memory.result = staged->result.data();
+  memory.deliver = [staged, out] {
+    if (out.bytes() > 0) kernels::stream_copy(out.data(), staged->result.data(), out.bytes());
+  };
+  memory.release = [&staging, staged, in_bytes = in.bytes(), out_bytes = out.bytes()] {
+    if (in_bytes > 0) staging.give_back(ArenaUse::contribution, in_bytes, std::move(staged->contribution));
+    if (out_bytes > 0) staging.give_back(ArenaUse::result, out_bytes, std::move(staged->result));
+  };
+  return add(std::move(descriptor), std::move(rule), std::move(memory));
+}
+
+Round::Round(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Round::Round(Round&&) noexcept = default;
+Round& Round::operator=(Round&&) noexcept = default;
+Round::~Round() = default;
+
+Work Round::aggregate(Bucket& bucket, AggregateOptions const& options) {
+  return impl_->add(describe(options, bucket.dtype(), bucket.elements()), options.rule, *bucket.impl_, bucket.impl_);
+}
+
+Work Round::aggregate(ConstBuffer in, MutableBuffer out, AggregateOptions const& options) {
+  require_same(in, out, in.elements(), out.elements());
+  return impl_->add(describe(options, in.dtype(), in.elements()), options.rule, in, out);
+}
+
+Work Round::all_reduce(Bucket& bucket, ReduceOp op) {
+  return impl_->add(describe(op, CollectiveKind::all_reduce, bucket.dtype(), bucket.elements()), std::nullopt,
+                    *bucket.impl_, bucket.impl_);
+}
+
+Work Round::all_reduce(ConstBuffer in, MutableBuffer out, ReduceOp op) {
+  require_same(in, out, in.elements(), out.elements());
+  return impl_->add(describe(op, CollectiveKind::all_reduce, in.dtype(), in.elements()), std::nullopt, in, out);
+}
+
+Work Round::reduce_scatter(ConstBuffer in, MutableBuffer out, ReduceOp op) {
+  auto const ranks = static_cast<std::size_t>(impl_->communicator->engine.view().world_size());
+  require_same(in, out, in.elements(), out.elements() * ranks);
+  return impl_->add(describe(op, CollectiveKind::reduce_scatter, in.dtype(), in.elements()), std::nullopt, in, out);
+}
+
+Work Round::all_gather(ConstBuffer in, MutableBuffer out) {
+  auto const ranks = static_cast<std::size_t>(impl_->communicator->engine.view().world_size());
+  require_same(in, out, in.elements() * ranks, out.elements());
+  return impl_->add(describe(CollectiveKind::all_gather, in.dtype(), in.elements()), std::nullopt, in, out);
+}
+
+Work Round::broadcast(MutableBuffer buffer, int root) {
+  auto const& engine = impl_->communicator->engine;
+  require(root >= 0 && root < engine.view().world_size(),
+          "root is " + std::to_string(root) + ", must be a rank below " + std::to_string(engine.view().world_size()));
+  auto descriptor = describe(CollectiveKind::broadcast, buffer.dtype(), buffer.elements());
+  descriptor.root = root;
+  bool const is_root = root == engine.rank();
+  return impl_->add(std::move(descriptor), std::nullopt,
+                    is_root ? ConstBuffer(buffer) : ConstBuffer(nullptr, 0, buffer.dtype()), buffer);
+}
+
+Work Round::barrier() {
+  return impl_->add(describe(CollectiveKind::barrier, DType::float32, 0), std::nullopt, pipeline::CollectiveMemory{});
+}
+
+Outcome<Reduction> Round::commit(Deadline deadline) {
+  auto& engine = impl_->communicator->engine;
+  auto const& state = impl_->state;
+  impl_->seal(false);
+  if (!engine.drive_until([&] { return state->is_finished.load(std::memory_order_acquire); }, deadline))
+    return fail(engine.pending(*state));
+  return *state->outcome;
+}
+
+}  // namespace holdfast
