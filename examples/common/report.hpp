@@ -1,0 +1,53 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+
+#include <holdfast/collectives/reduction.hpp>
+
+namespace examples {
+
+/// Adds up what the rounds of a run say about themselves.
+class RunTally {
+ public:
+  void add(holdfast::Reduction const& reduction);
+  [[nodiscard]] std::uint64_t sent_bytes() const { return sent_bytes_; }
+  /// JSON list of {"rank", "reason", "rounds"}.
+  [[nodiscard]] std::string excluded_json() const;
+  /// The same for people: "rank 2: non-finite elements (12 rounds)" or "nobody".
+  [[nodiscard]] std::string excluded_text() const;
+
+ private:
+  std::uint64_t sent_bytes_ = 0;
+  std::map<std::pair<int, std::string>, std::uint64_t> excluded_;
+};
+
+/// `text` as a JSON string with its quotation marks.
+std::string json_string(std::string const& text);
+/// A number with up to 6 decimals; null if it is not finite.
+std::string json_number(double number);
+
+/// Progress on standard error, by rank 0 alone: one line that changes on a terminal, else a line every tenth of the run.
+class Progress {
+ public:
+  Progress(bool is_shown, std::uint64_t steps);
+  /// @param text  what to show beside step and speed: "loss 0.31"
+  void update(std::uint64_t done, std::string const& text);
+  void finish();
+  [[nodiscard]] double seconds() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  bool is_shown_;
+  bool is_terminal_;
+  bool is_line_open_ = false;
+  std::uint64_t steps_;
+  std::uint64_t next_line_ = 0;
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point next_draw_ = start_;
+};
+
+}  // namespace examples
