@@ -1,0 +1,15 @@
+#pragma once
+
+namespace holdfast::launch {
+
+// The subcommands. argv[0] is the subcommand's own name; the result is the exit status.
+// They throw UsageError for a command line that cannot be carried out and Error for an environment that cannot work.
+
+int run_command(int argc, char** argv);
+int bench_command(int argc, char** argv);
+/// One rank of a measurement; started by bench_command alone.
+int bench_rank_command(int argc, char** argv);
+int doctor_command(int argc, char** argv);
+int rules_command(int argc, char** argv);
+
+}  // namespace holdfast::launch

@@ -1,0 +1,6 @@
+#include "commands.hpp"
+namespace holdfast::launch {
+int doctor_command(int, char**) {
+  return 1;
+}
+}  // namespace holdfast::launch
