@@ -41,7 +41,7 @@ Descriptor describe(AggregateOptions const& options, DType dtype, std::size_t el
   auto descriptor = describe(CollectiveKind::aggregate, dtype, elements);
   descriptor.scope = options.scope;
   descriptor.byzantine = options.byzantine;
-  descriptor.rule = options.rule.text();
+  descriptor.set_rule(options.rule.text());
   descriptor.weight = options.weight;
   return descriptor;
 }

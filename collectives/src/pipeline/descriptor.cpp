@@ -1,6 +1,7 @@
 #include "pipeline/descriptor.hpp"
 
 #include <cstring>
+#include <utility>
 
 #include <xxhash.h>
 
@@ -44,11 +45,16 @@ std::string_view name(CollectiveKind kind) {
   return "unknown";
 }
 
+void Descriptor::set_rule(std::string text) {
+  rule_hash = XXH3_64bits(text.data(), text.size());
+  rule = std::move(text);
+}
+
 fabrics::Announcement Descriptor::encode() const {
   Wire wire{};
   wire.elements = elements;
   wire.round = round;
-  wire.rule_hash = rule.empty() ? 0 : XXH3_64bits(rule.data(), rule.size());
+  wire.rule_hash = rule_hash;
   wire.weight = weight;
   wire.byzantine = byzantine;
   wire.root = root;

@@ -38,6 +38,8 @@ struct Descriptor {
   std::string rule;     ///< only its beginning travels, for messages
   double weight = 1.0;  ///< the announcing member's own
 
+  void set_rule(std::string text);
+
   [[nodiscard]] fabrics::Announcement encode() const;
   [[nodiscard]] static Descriptor decode(fabrics::Announcement const& announcement);
 

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstddef>
+#include <exception>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <holdfast/collectives/communicator.hpp>
+#include <holdfast/runtime/group.hpp>
+
+namespace holdfast::testing {
+
+/// Runs `member(communicator)` once per member, each in a thread of its own, and waits for all.
+/// The first exception of a member is thrown again here.
+template <typename Function>
+void run_members(int members, CommunicatorOptions const& options, Function const& member) {
+  auto groups = Group::in_threads(members);
+  std::vector<std::exception_ptr> failures(groups.size());
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t rank = 0; rank < groups.size(); ++rank)
+      threads.emplace_back([&, rank, group = std::move(groups[rank])] {
+        try {
+          Communicator communicator(group, options);
+          member(communicator);
+        } catch (...) {
+          failures[rank] = std::current_exception();
+        }
+      });
+  }
+  for (auto const& failure : failures)
+    if (failure) std::rethrow_exception(failure);
+}
+
+template <typename Function>
+void run_members(int members, std::string const& fabric, Function const& member) {
+  CommunicatorOptions options;
+  options.fabric = fabric;
+  run_members(members, options, member);
+}
+
+}  // namespace holdfast::testing
