@@ -42,7 +42,9 @@ Adversary::Adversary(holdfast::Communicator& communicator, AttackFlags const& fl
   if (needs_oracle_) oracle_ = communicator.stream("oracle");
 }
 
-bool Adversary::flips_labels() const { return flags_.is_on() && attack_.flips_labels(); }
+bool Adversary::flips_labels() const {
+  return flags_.is_on() && attack_.flips_labels();
+}
 
 std::function<void(std::span<float>)> Adversary::hook() {
   if (!flags_.is_on() || attack_.flips_labels() || !(is_attacker_ || needs_oracle_)) return {};

@@ -24,8 +24,8 @@ struct AttackFlags {
 
 /// Replaces an attacker's contributions before they leave; goes into DataParallelOptions::on_contribution.
 ///
-/// An omniscient attack gets the honest rows from an oracle: an all-gather of all rows on a stream of its own, which all
-/// members take part in. It belongs to the experiment and is no part of the training, nor of its bytes.
+/// An omniscient attack gets the honest rows from an oracle: an all-gather of all rows on a stream of its own, which
+/// all members take part in. It belongs to the experiment and is no part of the training, nor of its bytes.
 class Adversary {
  public:
   /// Collective. The communicator must outlive the adversary.

@@ -16,8 +16,10 @@ int guarded(std::string_view program, std::function<int()> const& main) {
       case holdfast::Errc::bad_argument:
       case holdfast::Errc::bad_config:
       case holdfast::Errc::not_found:
-      case holdfast::Errc::f_out_of_bounds: return 2;
-      default: return 1;
+      case holdfast::Errc::f_out_of_bounds:
+        return 2;
+      default:
+        return 1;
     }
   } catch (std::exception const& error) {
     std::cerr << program << ": " << error.what() << std::endl;

@@ -39,8 +39,8 @@ Table parse_binary(std::string_view bytes, std::string const& name) {
   std::size_t const row_bytes = 1 + std::size_t{columns} * sizeof(float);
   if (bytes.size() / row_bytes != rows || bytes.size() % row_bytes != 0)
     throw Error(Errc::bad_argument, name + " announces " + std::to_string(rows) + " rows of " +
-                                        std::to_string(columns) + " pixels, but holds " +
-                                        std::to_string(bytes.size()) + " bytes of them");
+                                        std::to_string(columns) + " pixels, but holds " + std::to_string(bytes.size()) +
+                                        " bytes of them");
   Table table;
   table.columns = columns;
   table.pixels.resize(std::size_t{rows} * columns);

@@ -17,7 +17,8 @@ struct Images {
   std::int64_t classes = 0;  ///< largest label + 1
 };
 
-/// Reads CSV without header (label, pixels) or the binary form of examples/data/prepare, told apart by their first bytes.
+/// Reads CSV without header (label, pixels) or the binary form of examples/data/prepare, told apart by their first
+/// bytes.
 /// @throws holdfast::Error not_found saying what makes the file; bad_argument naming the row that is not an image
 Images load_images(std::filesystem::path const& file);
 

@@ -1,11 +1,11 @@
 #include "report.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+
+#include <unistd.h>
 
 namespace examples {
 
@@ -75,6 +75,8 @@ void Progress::finish() {
   is_line_open_ = false;
 }
 
-double Progress::seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+double Progress::seconds() const {
+  return std::chrono::duration<double>(Clock::now() - start_).count();
+}
 
 }  // namespace examples

@@ -30,7 +30,8 @@ std::string json_string(std::string const& text);
 /// A number with up to 6 decimals; null if it is not finite.
 std::string json_number(double number);
 
-/// Progress on standard error, by rank 0 alone: one line that changes on a terminal, else a line every tenth of the run.
+/// Progress on standard error, by rank 0 alone: one line that changes on a terminal, else a line every tenth of the
+/// run.
 class Progress {
  public:
   Progress(bool is_shown, std::uint64_t steps);

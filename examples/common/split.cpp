@@ -19,8 +19,9 @@ Split Split::parse(std::string const& text) {
     auto const [rest, error] = std::from_chars(text.data() + prefix.size(), end, split.alpha);
     if (error == std::errc() && rest == end && split.alpha > 0 && split.alpha < 1e6) return split;
   }
-  throw holdfast::Error(holdfast::Errc::bad_argument,
-                        "unknown split '" + text + "'; valid: iid, dirichlet:ALPHA with ALPHA > 0, as in dirichlet:1.0");
+  throw holdfast::Error(
+      holdfast::Errc::bad_argument,
+      "unknown split '" + text + "'; valid: iid, dirichlet:ALPHA with ALPHA > 0, as in dirichlet:1.0");
 }
 
 std::vector<std::vector<std::int64_t>> Split::divide(torch::Tensor const& labels, int shares,

@@ -1,0 +1,157 @@
+// Trains a small transformer to predict the next character of a text, data parallel.
+#include <cmath>
+#include <iostream>
+#include <random>
+
+#include <torch/torch.h>
+
+#include <holdfast/optim/data_parallel.hpp>
+#include <holdfast/runtime/config.hpp>
+#include <holdfast/runtime/group.hpp>
+
+#include "../common/flags.hpp"
+#include "../common/guarded.hpp"
+#include "../common/report.hpp"
+#include "model.hpp"
+#include "text.hpp"
+
+namespace {
+
+using torch::indexing::Slice;
+namespace F = torch::nn::functional;
+
+constexpr std::int64_t kContext = 64;
+
+// Mean nats per predicted character over windows of one character more than the context.
+torch::Tensor loss_of(char_lm::Model& model, torch::Tensor const& windows) {
+  auto const scores = model(windows.narrow(1, 0, kContext));
+  return F::cross_entropy(scores.flatten(0, 1), windows.narrow(1, 1, kContext).flatten());
+}
+
+double validation_loss(char_lm::Model& model, char_lm::Text const& text) {
+  torch::NoGradGuard const no_grad;
+  auto const windows = text.validation.unfold(0, kContext + 1, kContext + 1);
+  return loss_of(model, windows.index({Slice(0, torch::indexing::None, 12)}).slice(0, 0, 256)).item<double>();
+}
+
+// Linear warm-up, then a cosine down to a tenth.
+double learning_rate(double peak, std::uint64_t step, std::uint64_t steps) {
+  constexpr std::uint64_t kWarmUp = 50;
+  if (step < kWarmUp) return peak * static_cast<double>(step + 1) / kWarmUp;
+  double const progress =
+      static_cast<double>(step - kWarmUp) / static_cast<double>(std::max(steps, kWarmUp + 1) - kWarmUp);
+  return peak * (.1 + .9 * .5 * (1 + std::cos(M_PI * progress)));
+}
+
+int train(int argc, char** argv) {
+  auto const config = holdfast::Config::from_command_line(argc, argv);
+  cxxopts::Options options("char_lm",
+                           "A small transformer on a text, data parallel. Start it by mpirun or `holdfast run -n N`,\n"
+                           "or alone. --holdfast-KEY VALUE sets a key of the runtime.\n");
+  auto add = options.add_options();
+  add("data", "text file", cxxopts::value<std::string>()->default_value("build/data/kjv.txt"));
+  add("width", "of the model, a multiple of 4", cxxopts::value<std::int64_t>()->default_value("48"));
+  add("layers", "blocks of the model", cxxopts::value<std::int64_t>()->default_value("6"));
+  add("steps", "training steps", cxxopts::value<std::uint64_t>()->default_value("1500"));
+  add("batch", "sequences per step over all members", cxxopts::value<std::int64_t>()->default_value("32"));
+  add("lr", "peak learning rate; 0: 5e-3 up to width 64, else 2e-3", cxxopts::value<double>()->default_value("0"));
+  add("rule", "aggregation rule, such as nnm+trimmed_mean", cxxopts::value<std::string>()->default_value("mean"));
+  add("byzantine", "f: liars that the rule has to tolerate", cxxopts::value<int>()->default_value("0"));
+  add("worker-momentum", "momentum of each member before aggregation", cxxopts::value<double>()->default_value("0"));
+  add("seed", "of start and batches", cxxopts::value<std::uint64_t>()->default_value("0"));
+  add("eval-every", "validation loss every so many steps; 0: at the end",
+      cxxopts::value<std::uint64_t>()->default_value("0"));
+  add("threads", "threads of libtorch per member", cxxopts::value<int>()->default_value("1"));
+  add("json", "end with one JSON object");
+  add("help", "show this");
+  auto const flags = examples::parse_flags(options, argc, argv);
+  if (flags.count("help")) return std::cout << options.help(), 0;
+
+  auto const steps = flags["steps"].as<std::uint64_t>(), seed = flags["seed"].as<std::uint64_t>();
+  auto const eval_every = flags["eval-every"].as<std::uint64_t>();
+  auto const all_sequences = flags["batch"].as<std::int64_t>();
+  char_lm::ModelOptions shape;
+  shape.width = flags["width"].as<std::int64_t>(), shape.layers = flags["layers"].as<std::int64_t>(), shape.seed = seed;
+  if (shape.width < 4 || shape.width % shape.heads != 0 || shape.layers < 1 || flags["threads"].as<int>() < 1)
+    throw holdfast::Error(holdfast::Errc::bad_argument, "width must be a multiple of 4, layers and threads at least 1");
+  auto const rule = holdfast::Rule::parse(flags["rule"].as<std::string>());
+  torch::set_num_threads(flags["threads"].as<int>());
+  auto const text = char_lm::load_text(flags["data"].as<std::string>());
+  shape.vocabulary = text.vocabulary;
+  shape.context = kContext;
+  char_lm::Model model(shape);
+
+  auto group = holdfast::Group::join(config);
+  int const rank = group.rank(), world_size = group.world_size();
+  if (all_sequences < world_size || all_sequences % world_size != 0)
+    throw holdfast::Error(
+        holdfast::Errc::bad_argument,
+        "batch " + std::to_string(all_sequences) + " does not divide by " + std::to_string(world_size) + " members");
+  holdfast::DataParallel parallel(group, model,
+                                  holdfast::DataParallelOptions()
+                                      .rule(rule.text())
+                                      .byzantine(flags["byzantine"].as<int>())
+                                      .worker_momentum(flags["worker-momentum"].as<double>()));
+  double const given_lr = flags["lr"].as<double>();
+  double const peak = given_lr > 0 ? given_lr : shape.width <= 64 ? 5e-3 : 2e-3;
+  auto const with_decay = [&](double decay) {
+    return std::make_unique<torch::optim::AdamWOptions>(
+        torch::optim::AdamWOptions(peak).betas({.9, .95}).eps(1e-8).weight_decay(decay));
+  };
+  torch::optim::AdamW adamw({torch::optim::OptimizerParamGroup(model->decayed(), with_decay(.1)),
+                             torch::optim::OptimizerParamGroup(model->undecayed(), with_decay(0))},
+                            torch::optim::AdamWOptions(peak));
+
+  std::mt19937_64 random(3000 + 1000003 * seed + static_cast<std::uint64_t>(rank));
+  std::uniform_int_distribution<std::int64_t> starts(0, text.train.size(0) - kContext - 1);
+  examples::RunTally tally;
+  examples::Progress progress(rank == 0, steps);
+  double validated = 0;
+  for (std::uint64_t step = 0; step < steps; ++step) {
+    std::vector<torch::Tensor> windows;
+    for (std::int64_t i = 0; i < all_sequences / world_size; ++i)
+      windows.push_back(text.train.narrow(0, starts(random), kContext + 1));
+    for (auto& part : adamw.param_groups()) part.options().set_lr(learning_rate(peak, step, steps));
+
+    adamw.zero_grad();
+    auto const loss = loss_of(model, torch::stack(windows));
+    loss.backward();
+    auto const outcome = parallel.synchronize();
+    if (!outcome) {
+      progress.finish();
+      std::cerr << "char_lm: rank " << rank << ": " << outcome.error().message() << std::endl;
+      return outcome.error().exit_code();
+    }
+    tally.add(*outcome);
+    torch::nn::utils::clip_grad_norm_(model->parameters(), 1.);
+    adamw.step();
+    if (rank == 0 && eval_every > 0 && (step + 1) % eval_every == 0) validated = validation_loss(model, text);
+    progress.update(step + 1, "loss " + examples::json_number(loss.item<double>()) +
+                                  (validated > 0 ? "  validation " + examples::json_number(validated) : ""));
+  }
+  progress.finish();
+  double const seconds = progress.seconds();
+  if (rank != 0) return 0;
+  std::int64_t parameters = 0;
+  for (auto const& parameter : model->parameters()) parameters += parameter.numel();
+  using examples::json_number, examples::json_string;
+  auto const result = json_number(validation_loss(model, text));
+  if (flags.count("json"))
+    std::cout << "{\"validation_loss\": " << result << ", \"steps\": " << steps
+              << ", \"seconds\": " << json_number(seconds) << ", \"bytes_sent_per_rank\": " << tally.sent_bytes()
+              << ", \"excluded\": " << tally.excluded_json() << ", \"ranks\": " << world_size
+              << ", \"parameters\": " << parameters << ", \"width\": " << shape.width
+              << ", \"layers\": " << shape.layers << ", \"vocabulary\": " << shape.vocabulary
+              << ", \"rule\": " << json_string(rule.text()) << ", \"seed\": " << seed << "}" << std::endl;
+  else
+    std::cout << "validation loss " << result << " nats per character after " << steps << " steps in "
+              << json_number(seconds) << " s, " << tally.sent_bytes()
+              << " bytes sent per rank, excluded: " << tally.excluded_text() << std::endl;
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return examples::guarded("char_lm", [&] { return train(argc, argv); });
+}
