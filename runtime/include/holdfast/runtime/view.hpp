@@ -27,9 +27,9 @@ struct View {
   std::vector<Member> members;
 
   [[nodiscard]] int world_size() const { return static_cast<int>(members.size()); }
-  [[nodiscard]] std::optional<int> rank_of(MemberId id) const {
+  [[nodiscard]] std::optional<int> rank_of(MemberId member) const {
     for (std::size_t rank = 0; rank < members.size(); ++rank)
-      if (members[rank].id == id) return static_cast<int>(rank);
+      if (members[rank].id == member) return static_cast<int>(rank);
     return std::nullopt;
   }
   friend bool operator==(View const&, View const&) = default;

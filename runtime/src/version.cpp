@@ -1,0 +1,9 @@
+#include <holdfast/runtime/version.hpp>
+
+namespace holdfast {
+
+char const* version() noexcept {
+  return HOLDFAST_VERSION;
+}
+
+}  // namespace holdfast
