@@ -1,0 +1,91 @@
+#include "connection.hpp"
+
+#include <utility>
+
+#include <asio/buffer.hpp>
+
+namespace holdfast::net {
+
+Connection::Connection(asio::ip::tcp::socket socket) : socket_(std::move(socket)) {
+  std::error_code ignored;
+  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  socket_.non_blocking(true, ignored);
+}
+
+void Connection::start(Handlers handlers) {
+  handlers_ = std::move(handlers);
+  read();
+}
+
+void Connection::read() {
+  socket_.async_read_some(asio::buffer(input_), [self = shared_from_this()](std::error_code error, std::size_t bytes) {
+    if (!self->is_open()) return;
+    if (error) return self->fail(false, error == asio::error::eof ? "the connection was closed" : error.message());
+    self->reader_.append(std::span(self->input_).first(bytes));
+    self->deliver();
+  });
+}
+
+void Connection::deliver() {
+  while (is_open()) {
+    auto message = reader_.next();
+    if (!message) return fail(true, message.error().detail);
+    if (!*message) return read();
+    // A copy, because the handler may replace the handlers.
+    auto const on_message = handlers_.on_message;
+    on_message(std::move(**message));
+  }
+}
+
+void Connection::send(protocol::Message const& message) {
+  if (!is_open() || is_finishing_) return;
+  output_.push_back(encode(message));
+  if (!is_waiting_) write();
+}
+
+void Connection::write() {
+  // Written here and now as far as the socket takes it: when a failure is announced, the announcement is with the
+  // kernel before anybody can end this process.
+  while (!output_.empty()) {
+    std::error_code error;
+    auto const& front = output_.front();
+    written_ += socket_.write_some(asio::buffer(front.data() + written_, front.size() - written_), error);
+    if (error == asio::error::would_block) {
+      is_waiting_ = true;
+      socket_.async_wait(asio::ip::tcp::socket::wait_write, [self = shared_from_this()](std::error_code wait_error) {
+        self->is_waiting_ = false;
+        if (!wait_error && self->is_open()) self->write();
+      });
+      return;
+    }
+    // The reading side sees the same broken connection, after whatever the peer still said.
+    if (error) return output_.clear();
+    if (written_ < front.size()) continue;
+    output_.pop_front();
+    written_ = 0;
+  }
+  if (is_finishing_) {
+    std::error_code ignored;
+    socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+  }
+}
+
+void Connection::finish() {
+  if (!is_open() || is_finishing_) return;
+  is_finishing_ = true;
+  if (!is_waiting_) write();
+}
+
+void Connection::close() {
+  std::error_code ignored;
+  socket_.close(ignored);
+  handlers_ = {};
+}
+
+void Connection::fail(bool is_violation, std::string const& reason) {
+  auto const on_closed = std::move(handlers_.on_closed);
+  close();
+  if (on_closed) on_closed(is_violation, reason);
+}
+
+}  // namespace holdfast::net

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <asio/ip/tcp.hpp>
+
+#include "../protocol/message.hpp"
+#include "wire.hpp"
+
+namespace holdfast::net {
+
+/// One TCP connection that carries messages in order. Lives on the thread that runs its io_context.
+///
+/// After on_closed (or close()) no handler is called again. Handlers may close the connection they are called for.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  struct Handlers {
+    std::function<void(protocol::Message)> on_message;
+    /// `is_violation`: the peer sent something that is no message; else the connection ended as `reason` says.
+    std::function<void(bool is_violation, std::string reason)> on_closed;
+  };
+
+  explicit Connection(asio::ip::tcp::socket socket);
+
+  void start(Handlers handlers);
+  /// Replaces the handlers: a connection changes hands once its peer is known.
+  void hand_over(Handlers handlers) { handlers_ = std::move(handlers); }
+  void send(protocol::Message const& message);
+  /// Closes our direction once everything sent before is out; the peer's direction stays open.
+  void finish();
+  void close();
+  [[nodiscard]] bool is_open() const { return socket_.is_open(); }
+
+ private:
+  void read();
+  void deliver();
+  void write();
+  void fail(bool is_violation, std::string const& reason);
+
+  asio::ip::tcp::socket socket_;
+  Handlers handlers_;
+  FrameReader reader_;
+  std::array<std::byte, 65'536> input_;
+  std::deque<Bytes> output_;
+  std::size_t written_ = 0;  ///< bytes of output_.front() that are out
+  bool is_waiting_ = false;  ///< for the socket to take more
+  bool is_finishing_ = false;
+};
+
+}  // namespace holdfast::net

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <holdfast/runtime/deadline.hpp>
+
+#include "launcher.hpp"
+#include "record.hpp"
+
+/// All-gathers of the members' records before there are connections.
+namespace holdfast::net {
+
+/// A shared directory: each member writes its own record under a temporary name, renames it, and reads the others'.
+/// The record is removed when the object goes, after the members are connected.
+class FileRendezvous {
+ public:
+  /// @throws Error environment when the directory cannot be made or written
+  FileRendezvous(std::filesystem::path directory, Record mine);
+  ~FileRendezvous();
+  FileRendezvous(FileRendezvous const&) = delete;
+  FileRendezvous& operator=(FileRendezvous const&) = delete;
+
+  /// The records of all ranks, in rank order. Records of other jobs and of processes that ended are ignored.
+  /// @throws Error start_failed naming the ranks that did not show up
+  [[nodiscard]] std::vector<Record> wait_for_all(Deadline deadline) const;
+
+ private:
+  [[nodiscard]] std::filesystem::path path_of(int rank) const;
+  std::filesystem::path directory_;
+  Record mine_;
+};
+
+/// Rank 0 listens at host:port, collects the records and hands out all of them.
+/// @throws Error start_failed naming the ranks that did not show up, or environment when rank 0 cannot listen there
+[[nodiscard]] std::vector<Record> meet_by_tcp(std::string const& host, std::string const& port, Record const& mine,
+                                              Deadline deadline);
+
+/// "ranks 2, 5 and 6".
+[[nodiscard]] std::string name_ranks(std::vector<int> const& ranks);
+
+}  // namespace holdfast::net

@@ -1,0 +1,352 @@
+#include "wire.hpp"
+
+#include <algorithm>
+#include <array>
+#include <type_traits>
+
+#define MSGPACK_NO_BOOST
+#include <msgpack.hpp>
+
+namespace holdfast::net {
+namespace {
+
+using namespace protocol;
+
+constexpr std::uint32_t kMagic = 0x484C4431;  // "HLD1"
+constexpr int kRecordFormat = 1;
+constexpr std::size_t kMaxListed = 655'360;  ///< elements of one list: 65,536 members at most, a few words each
+constexpr std::size_t kMaxTextBytes = kMaxBodyBytes;
+
+void put_u32(std::byte* at, std::uint32_t value) {
+  for (int i = 0; i < 4; ++i) at[i] = static_cast<std::byte>(value >> (8 * (3 - i)));
+}
+
+std::uint32_t get_u32(std::byte const* at) {
+  std::uint32_t value = 0;
+  for (int i = 0; i < 4; ++i) value = value << 8 | std::to_integer<std::uint32_t>(at[i]);
+  return value;
+}
+
+// --- writing -----------------------------------------------------------------------------------------------------
+
+using Packer = msgpack::packer<msgpack::sbuffer>;
+
+template <typename Enum>
+auto number(Enum value) {
+  return static_cast<std::underlying_type_t<Enum>>(value);
+}
+
+template <typename... Values>
+void put(Packer& out, Values const&... values) {
+  (out.pack(values), ...);
+}
+
+void put_fields(Packer& out, std::vector<std::pair<std::string, std::string>> const& fields) {
+  out.pack_array(static_cast<std::uint32_t>(2 * fields.size()));
+  for (auto const& [name, value] : fields) put(out, name, value);
+}
+
+void write(Packer& out, Hello const& m) {
+  out.pack_array(6);
+  put(out, 0, m.protocol_version, m.job_id, m.token, m.from_rank, m.to_rank);
+}
+void write(Packer& out, Welcome const&) {
+  out.pack_array(1);
+  put(out, 1);
+}
+void write(Packer& out, Refused const& m) {
+  out.pack_array(2);
+  put(out, 2, m.reason);
+}
+void write(Packer& out, Heartbeat const& m) {
+  out.pack_array(5);
+  put(out, 3, number(m.progress.activity), number(m.progress.round.stream), m.progress.round.number,
+      m.progress.since.count());
+}
+void put_ready(Packer& out, Ready const& m) {
+  put(out, number(m.view), number(m.round.stream), m.round.number, m.digest.high, m.digest.low);
+}
+void write(Packer& out, Ready const& m) {
+  out.pack_array(6);
+  put(out, 4);
+  put_ready(out, m);
+}
+void write(Packer& out, Contribution const& m) {
+  out.pack_array(5);
+  put(out, 5, number(m.view), m.key, m.sequence);
+  out.pack_bin(static_cast<std::uint32_t>(m.bytes.size()));
+  out.pack_bin_body(reinterpret_cast<char const*>(m.bytes.data()), static_cast<std::uint32_t>(m.bytes.size()));
+}
+void write(Packer& out, ViewFailed const& m) {
+  out.pack_array(7);
+  put(out, 6, number(m.failure.view), number(m.failure.code));
+  out.pack_array(static_cast<std::uint32_t>(m.failure.failed_members.size()));
+  for (auto const id : m.failure.failed_members) out.pack(number(id));
+  put(out, m.failure.operation, m.failure.where, m.failure.detail);
+}
+void write(Packer& out, Leave const& m) {
+  out.pack_array(static_cast<std::uint32_t>(1 + 5 * m.announced.size()));
+  put(out, 7);
+  for (auto const& ready : m.announced) put_ready(out, ready);
+}
+
+// --- reading -----------------------------------------------------------------------------------------------------
+
+/// A message does not have the shape that its type demands. Never leaves this file.
+struct Malformed {
+  std::string what;
+};
+
+/// Reads the elements of one msgpack array in order, each checked.
+class Cursor {
+ public:
+  explicit Cursor(msgpack::object const& object) {
+    if (object.type != msgpack::type::ARRAY) throw Malformed{"not a list"};
+    at_ = object.via.array.ptr;
+    end_ = at_ + object.via.array.size;
+  }
+
+  std::uint64_t unsigned_number() {
+    auto const& object = next();
+    if (object.type != msgpack::type::POSITIVE_INTEGER) throw Malformed{"a count is not a whole number"};
+    return object.via.u64;
+  }
+  template <typename Integer>
+  Integer bounded(std::uint64_t maximum) {
+    auto const value = unsigned_number();
+    if (value > maximum) throw Malformed{"a number is beyond its bound"};
+    return static_cast<Integer>(value);
+  }
+  std::string text() {
+    auto const& object = next();
+    if (object.type != msgpack::type::STR) throw Malformed{"a text is missing"};
+    return {object.via.str.ptr, object.via.str.size};
+  }
+  std::vector<std::byte> binary() {
+    auto const& object = next();
+    if (object.type != msgpack::type::BIN) throw Malformed{"bytes are missing"};
+    auto const* const begin = reinterpret_cast<std::byte const*>(object.via.bin.ptr);
+    return {begin, begin + object.via.bin.size};
+  }
+  Cursor list() { return Cursor(next()); }
+  [[nodiscard]] bool is_at_end() const { return at_ == end_; }
+  void expect_end() const {
+    if (!is_at_end()) throw Malformed{"elements are left over"};
+  }
+
+ private:
+  msgpack::object const& next() {
+    if (at_ == end_) throw Malformed{"elements are missing"};
+    return *at_++;
+  }
+  msgpack::object const* at_ = nullptr;
+  msgpack::object const* end_ = nullptr;
+};
+
+constexpr std::uint64_t kMaxInt32 = 0x7FFF'FFFF;
+constexpr std::uint64_t kMaxInt64 = 0x7FFF'FFFF'FFFF'FFFF;
+
+StreamId read_stream(Cursor& in) {
+  return StreamId{in.bounded<std::uint32_t>(0xFFFF'FFFF)};
+}
+
+Hello read_hello(Cursor& in) {
+  Hello m;
+  m.protocol_version = in.bounded<std::uint32_t>(0xFFFF'FFFF);
+  m.job_id = in.text();
+  m.token = in.unsigned_number();
+  m.from_rank = in.bounded<std::int32_t>(kMaxInt32);
+  m.to_rank = in.bounded<std::int32_t>(kMaxInt32);
+  return m;
+}
+
+Heartbeat read_heartbeat(Cursor& in) {
+  Heartbeat m;
+  m.progress.activity = in.bounded<Activity>(number(Activity::in_round));
+  m.progress.round.stream = read_stream(in);
+  m.progress.round.number = in.unsigned_number();
+  m.progress.since = std::chrono::milliseconds(in.bounded<std::int64_t>(kMaxInt64 / 1'000'000));
+  return m;
+}
+
+Ready read_ready(Cursor& in) {
+  Ready m;
+  m.view = ViewId{in.unsigned_number()};
+  m.round.stream = read_stream(in);
+  m.round.number = in.unsigned_number();
+  m.digest.high = in.unsigned_number();
+  m.digest.low = in.unsigned_number();
+  return m;
+}
+
+Contribution read_contribution(Cursor& in) {
+  Contribution m;
+  m.view = ViewId{in.unsigned_number()};
+  m.key = in.text();
+  if (m.key.size() > kMaxKeyBytes) throw Malformed{"a key is too long"};
+  m.sequence = in.unsigned_number();
+  m.bytes = in.binary();
+  if (m.bytes.size() > kMaxContributionBytes) throw Malformed{"a contribution is too long"};
+  return m;
+}
+
+ViewFailed read_view_failed(Cursor& in) {
+  ViewFailed m;
+  m.failure.view = ViewId{in.unsigned_number()};
+  m.failure.code = in.bounded<Errc>(number(Errc::evicted));
+  for (auto members = in.list(); !members.is_at_end();)
+    m.failure.failed_members.push_back(MemberId{members.unsigned_number()});
+  m.failure.operation = in.text();
+  m.failure.where = in.text();
+  m.failure.detail = in.text();
+  return m;
+}
+
+Leave read_leave(Cursor& in) {
+  Leave m;
+  while (!in.is_at_end()) m.announced.push_back(read_ready(in));
+  return m;
+}
+
+Message read_message(Cursor& in) {
+  switch (in.unsigned_number()) {
+    case 0:
+      return read_hello(in);
+    case 1:
+      return Welcome{};
+    case 2:
+      return Refused{in.text()};
+    case 3:
+      return read_heartbeat(in);
+    case 4:
+      return read_ready(in);
+    case 5:
+      return read_contribution(in);
+    case 6:
+      return read_view_failed(in);
+    case 7:
+      return read_leave(in);
+    default:
+      throw Malformed{"no such message"};
+  }
+}
+
+std::vector<std::pair<std::string, std::string>> read_fields(Cursor& in) {
+  std::vector<std::pair<std::string, std::string>> fields;
+  while (!in.is_at_end()) {
+    auto name = in.text();
+    fields.emplace_back(std::move(name), in.text());
+  }
+  return fields;
+}
+
+Record read_record(Cursor& in) {
+  if (in.unsigned_number() != kRecordFormat) throw Malformed{"a record of another format"};
+  Record r;
+  r.version = in.text();
+  r.job_id = in.text();
+  r.rank = in.bounded<int>(kMaxInt32);
+  r.world_size = in.bounded<int>(kMaxInt32);
+  r.host = in.text();
+  r.pid = in.bounded<std::int64_t>(kMaxInt64);
+  r.process_start = in.unsigned_number();
+  r.locality = in.text();
+  r.address = in.text();
+  r.port = in.bounded<std::uint16_t>(0xFFFF);
+  r.token = in.unsigned_number();
+  auto options = in.list();
+  r.options = read_fields(options);
+  return r;
+}
+
+/// Unpacks `size` bytes, all of them, and hands a cursor over the outer list to `read`.
+template <typename Read>
+auto parse(char const* data, std::size_t size, Read read) -> Outcome<std::invoke_result_t<Read, Cursor&>> {
+  try {
+    // Array, map, text, binary, extension, depth: a declared count is refused before memory for it is taken.
+    msgpack::unpack_limit const limit(kMaxListed, 0, kMaxTextBytes, kMaxTextBytes, 0, 3);
+    std::size_t offset = 0;
+    auto const handle = msgpack::unpack(
+        data, size, offset, [](msgpack::type::object_type, std::size_t, void*) { return true; }, nullptr, limit);
+    if (offset != size) throw Malformed{"bytes are left over"};
+    Cursor cursor(handle.get());
+    auto value = read(cursor);
+    cursor.expect_end();
+    return value;
+  } catch (Malformed const& malformed) {
+    return fail(Errc::corrupt_message, malformed.what);
+  } catch (msgpack::unpack_error const& error) {
+    return fail(Errc::corrupt_message, std::string("not msgpack: ") + error.what());
+  }
+}
+
+char const* chars(std::span<std::byte const> bytes) {
+  return reinterpret_cast<char const*>(bytes.data());
+}
+
+}  // namespace
+
+Bytes encode(Message const& message) {
+  msgpack::sbuffer body;
+  Packer packer(body);
+  std::visit([&packer](auto const& m) { write(packer, m); }, message);
+  Bytes frame(kHeaderBytes + body.size());
+  put_u32(frame.data(), kMagic);
+  put_u32(frame.data() + 4, static_cast<std::uint32_t>(body.size()));
+  std::transform(body.data(), body.data() + body.size(), frame.begin() + kHeaderBytes,
+                 [](char c) { return static_cast<std::byte>(c); });
+  return frame;
+}
+
+Outcome<Message> decode_body(std::span<std::byte const> body) {
+  return parse(chars(body), body.size(), read_message);
+}
+
+std::string encode(Record const& r) {
+  msgpack::sbuffer body;
+  Packer packer(body);
+  packer.pack_array(13);
+  put(packer, kRecordFormat, r.version, r.job_id, r.rank, r.world_size, r.host, r.pid, r.process_start, r.locality,
+      r.address, r.port, r.token);
+  put_fields(packer, r.options);
+  return {body.data(), body.size()};
+}
+
+Outcome<Record> decode_record(std::string_view bytes) {
+  return parse(bytes.data(), bytes.size(), read_record);
+}
+
+Bytes encode(std::vector<std::pair<std::string, std::string>> const& fields) {
+  msgpack::sbuffer body;
+  Packer packer(body);
+  put_fields(packer, fields);
+  auto const* const begin = reinterpret_cast<std::byte const*>(body.data());
+  return {begin, begin + body.size()};
+}
+
+Outcome<std::vector<std::pair<std::string, std::string>>> decode_fields(std::span<std::byte const> bytes) {
+  return parse(chars(bytes), bytes.size(), read_fields);
+}
+
+void FrameReader::append(std::span<std::byte const> bytes) {
+  buffer_.erase(buffer_.begin(), buffer_.begin() + static_cast<std::ptrdiff_t>(begin_));
+  begin_ = 0;
+  buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
+}
+
+Outcome<std::optional<Message>> FrameReader::next() {
+  auto const available = std::span<std::byte const>(buffer_).subspan(begin_);
+  if (available.size() < kHeaderBytes) return std::optional<Message>{};
+  if (get_u32(available.data()) != kMagic) return fail(Errc::corrupt_message, "not a holdfast message");
+  std::size_t const body_bytes = get_u32(available.data() + 4);
+  if (body_bytes > kMaxBodyBytes)
+    return fail(Errc::corrupt_message, "a message of " + std::to_string(body_bytes) +
+                                           " bytes, more than the limit of " + std::to_string(kMaxBodyBytes));
+  if (available.size() < kHeaderBytes + body_bytes) return std::optional<Message>{};
+  auto message = decode_body(available.subspan(kHeaderBytes, body_bytes));
+  if (!message) return tl::unexpected(std::move(message.error()));
+  begin_ += kHeaderBytes + body_bytes;
+  return std::optional<Message>(std::move(*message));
+}
+
+}  // namespace holdfast::net
