@@ -1,0 +1,88 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <holdfast/runtime/config.hpp>
+#include <holdfast/runtime/event_log.hpp>
+#include <holdfast/runtime/group.hpp>
+#include <holdfast/runtime/rounds.hpp>
+
+#include "../net/mesh.hpp"
+#include "../protocol/core.hpp"
+#include "listener_table.hpp"
+
+namespace holdfast {
+
+/// What the copies of a Group share: the protocol core, the mutex around it, and the mesh that carries it.
+///
+/// Every thread enters the core under the mutex. What the core then wants done goes to the outbox in that order, and
+/// the protocol thread empties it. A group of one has no mesh: nothing is to be sent, nobody is to be woken.
+struct GroupState final : net::MeshListener {
+  using Parts = std::vector<std::vector<std::byte>>;
+
+  GroupState(Config given, View view, int self);
+  ~GroupState();
+  GroupState(GroupState const&) = delete;
+  GroupState& operator=(GroupState const&) = delete;
+
+  /// Connects to the others and starts the protocol thread.
+  void connect(std::unique_ptr<net::Mesh> mesh, std::vector<net::Record> records, Deadline deadline);
+
+  Outcome<Parts> all_gather(std::string const& key, std::span<std::byte const> bytes, Deadline deadline);
+  Outcome<void> leave(Deadline deadline);
+
+  /// Runs `use(core)` under the mutex and has the protocol thread do what comes of it.
+  template <typename Use>
+  auto with_core(Use use) {
+    std::lock_guard const lock(mutex_);
+    struct Collector {  // Collects on the way out of an exception too.
+      GroupState& state;
+      ~Collector() { state.collect(); }
+    } const collector{*this};
+    return use(core_);
+  }
+  template <typename Use>
+  auto read_core(Use use) const {
+    std::lock_guard const lock(mutex_);
+    return use(core_);
+  }
+
+  Config const config;
+  EventLog events;
+  ListenerTable listeners;
+  Rounds rounds;  ///< refers back to this object without owning it
+
+ private:
+  void on_connected(int rank) override;
+  void on_message(int rank, protocol::Message message) override;
+  void on_connection_lost(int rank, protocol::Core::Evidence evidence, std::string const& what) override;
+  void on_closed() override;
+  void on_timer() override;
+
+  /// Moves the core's actions to the outbox and asks the protocol thread to empty it. Under the mutex.
+  void collect();
+  /// Does what the outbox says. On the protocol thread, without the mutex.
+  void flush();
+  void record_failure(Failure const& failure);
+  [[nodiscard]] bool is_drained() const;
+  [[nodiscard]] Failure pending(std::string const& missing) const;
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  protocol::Core core_;
+  std::vector<protocol::Action> outbox_;
+  bool is_flush_posted_ = false;
+  bool is_drained_ = false;  ///< every connection that can still end in good order has ended
+  std::set<std::string> keys_in_use_;
+  std::mutex leaving_;
+  std::unique_ptr<net::Mesh> mesh_;
+};
+
+}  // namespace holdfast

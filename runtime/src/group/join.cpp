@@ -1,0 +1,198 @@
+#include <exception>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include <holdfast/runtime/error.hpp>
+#include <holdfast/runtime/group.hpp>
+#include <holdfast/runtime/log.hpp>
+#include <holdfast/runtime/version.hpp>
+
+#include "../net/host.hpp"
+#include "../net/launcher.hpp"
+#include "../net/mpi_session.hpp"
+#include "../net/rendezvous.hpp"
+#include "../net/wire.hpp"
+#include "group_state.hpp"
+
+namespace holdfast {
+namespace {
+
+constexpr char const* kLoopback = "127.0.0.1";
+
+std::string choose_bind_address(Config const& config, net::Placement const& placement) {
+  if (!config.bind_address.empty()) return config.bind_address;
+  if (!placement.spans_hosts) return kLoopback;
+  if (auto address = net::private_address()) return *address;
+  throw Error(Errc::start_failed,
+              "members are on several hosts, and this one (" + net::host_name() +
+                  ") has no private address to listen on; set HOLDFAST_BIND_ADDRESS to one that the "
+                  "others reach");
+}
+
+/// A loopback address is of no use to members elsewhere; said here rather than by a connection that times out.
+void check_reachable(std::vector<net::Record> const& records) {
+  auto const& first = records.front();
+  for (auto const& record : records)
+    if (record.locality != first.locality && (record.address == kLoopback || first.address == kLoopback))
+      throw Error(Errc::start_failed,
+                  "members are on several hosts (rank 0 on " + first.host + ", rank " + std::to_string(record.rank) +
+                      " on " + record.host +
+                      ") but listen on loopback; set HOLDFAST_BIND_ADDRESS on each to an address that "
+                      "the others reach");
+}
+
+void announce(Config const& config, int rank, int world_size, std::string const& how) {
+  if (rank != 0) return;
+  if (world_size == 1)
+    log_info(std::string(version()) + ": 1 rank, no aggregation rule is applied");
+  else
+    log_info(std::string(version()) + ": " + std::to_string(world_size) + " ranks, met by " + how);
+  log_info("configuration:\n" + config.print());
+}
+
+std::vector<net::Record> decode_all(std::vector<std::string> const& texts) {
+  std::vector<net::Record> records;
+  for (auto const& text : texts) {
+    auto record = net::decode_record(text);
+    if (!record)
+      throw Error(Errc::mismatch, "rank " + std::to_string(records.size()) +
+                                      " describes itself in a form that this version (" + version() +
+                                      ") does not know; install the same build on every host");
+    records.push_back(std::move(*record));
+  }
+  return records;
+}
+
+void record_view(GroupState& state, View const& view) {
+  state.events.record("view", {{"view", static_cast<std::int64_t>(view.id)},
+                               {"world_size", std::int64_t{view.world_size()}},
+                               {"version", std::string(version())}});
+}
+
+std::shared_ptr<GroupState> enter(Config const& config, std::unique_ptr<net::Mesh> mesh,
+                                  std::vector<net::Record> const& records, int rank, Deadline deadline) {
+  if (auto const difference = net::first_difference(records)) throw Error(Errc::mismatch, *difference);
+  check_reachable(records);
+  auto const view = net::first_view(records);
+  auto state = std::make_shared<GroupState>(config, view, rank);
+  state->connect(std::move(mesh), records, deadline);
+  record_view(*state, view);
+  return state;
+}
+
+std::shared_ptr<GroupState> enter_alone(Config const& config) {
+  auto const view = net::first_view({net::describe_self(config, 0, 1)});
+  auto state = std::make_shared<GroupState>(config, view, 0);
+  record_view(*state, view);
+  return state;
+}
+
+/// MPI's own word on rank and size, which beats the launcher's variables.
+std::shared_ptr<net::MpiSession> ask_mpi(net::Placement& placement) {
+  auto session = net::MpiSession::start();
+  if (session->world_size() == 1 && placement.launcher_tasks > 1)
+    throw Error(Errc::start_failed, net::explain_singletons(placement));
+  placement.rank = session->rank();
+  placement.world_size = session->world_size();
+  return session;
+}
+
+}  // namespace
+
+Group Group::join(Config const& given) {
+  given.validate();
+  set_log_level(given.log_level);
+  auto const deadline = Deadline::after(given.start_timeout);
+  auto placement = net::find_placement(given, net::process_environment());
+  // A program may have initialised MPI itself, under a launcher whose variables are not known here.
+  if (placement.meeting == net::Meeting::alone && placement.launcher.empty() && !given.world_size &&
+      net::MpiSession::is_running())
+    placement.meeting = net::Meeting::mpi;
+  std::shared_ptr<net::MpiSession> mpi;
+  if (placement.meeting == net::Meeting::mpi) mpi = ask_mpi(placement);
+
+  auto config = given;
+  config.rank = placement.rank;
+  config.world_size = placement.world_size;
+  config.job_id = placement.job_id;
+  if (placement.world_size == 1) {
+    Group group(enter_alone(config));
+    announce(config, 0, 1, "");
+    return group;
+  }
+
+  set_log_prefix("rank " + std::to_string(placement.rank));
+  auto mesh = std::make_unique<net::Mesh>(choose_bind_address(config, placement));
+  auto mine = net::describe_self(config, placement.rank, placement.world_size);
+  mine.address = mesh->address();
+  mine.port = mesh->port();
+  std::optional<net::FileRendezvous> directory;  // Its record goes when all are connected, at the end of this function.
+  std::vector<net::Record> records;
+  std::string how;
+  switch (placement.meeting) {
+    case net::Meeting::file:
+      directory.emplace(placement.directory, mine);
+      records = directory->wait_for_all(deadline);
+      how = "directory " + placement.directory;
+      break;
+    case net::Meeting::tcp:
+      records = net::meet_by_tcp(placement.host, placement.port, mine, deadline);
+      how = "tcp://" + placement.host + ":" + placement.port;
+      break;
+    case net::Meeting::mpi:
+      records = decode_all(mpi->all_gather(net::encode(mine), deadline));
+      how = "MPI";
+      break;
+    case net::Meeting::alone:
+      break;
+  }
+  Group group(enter(config, std::move(mesh), records, placement.rank, deadline));
+  announce(config, placement.rank, placement.world_size, how);
+  return group;
+}
+
+std::vector<Group> Group::in_threads(int members, Config const& given) {
+  if (members < 1) throw Error(Errc::bad_argument, "a group has at least 1 member, not " + std::to_string(members));
+  auto const deadline = Deadline::after(given.start_timeout);
+  auto const count = static_cast<std::size_t>(members);
+  std::vector<Config> configs(count, given);
+  for (std::size_t rank = 0; rank < count; ++rank) {
+    configs[rank].rank = static_cast<int>(rank);
+    configs[rank].world_size = members;
+    configs[rank].validate();
+  }
+  std::vector<Group> groups;
+  if (members == 1) {
+    groups.push_back(Group(enter_alone(configs.front())));
+    return groups;
+  }
+  std::vector<std::unique_ptr<net::Mesh>> meshes;
+  std::vector<net::Record> records;
+  for (std::size_t rank = 0; rank < count; ++rank) {
+    meshes.push_back(std::make_unique<net::Mesh>(kLoopback));
+    records.push_back(net::describe_self(configs[rank], static_cast<int>(rank), members));
+    records.back().address = meshes.back()->address();
+    records.back().port = meshes.back()->port();
+  }
+  std::vector<std::shared_ptr<GroupState>> states(count);
+  std::vector<std::exception_ptr> errors(count);
+  {
+    std::vector<std::jthread> joiners;
+    for (std::size_t rank = 0; rank < count; ++rank)
+      joiners.emplace_back([&, rank] {
+        try {
+          states[rank] = enter(configs[rank], std::move(meshes[rank]), records, static_cast<int>(rank), deadline);
+        } catch (...) {
+          errors[rank] = std::current_exception();
+        }
+      });
+  }
+  for (auto const& error : errors)
+    if (error) std::rethrow_exception(error);
+  for (auto& state : states) groups.push_back(Group(std::move(state)));
+  return groups;
+}
+
+}  // namespace holdfast
