@@ -64,7 +64,7 @@ class Engine {
   struct StreamState {
     std::string name;
     StreamId id{};
-    std::uint64_t next_round = 0;  // of the thread that begins rounds; the rest is of the thread that drives
+    std::uint64_t next_round = 1;  // of the thread that begins rounds; the rest is of the thread that drives
     std::uint64_t next_exchange = 0;
     std::deque<Event> backlog;                       // not yet taken up, in order
     std::deque<std::shared_ptr<RoundState>> rounds;  // not finished, in order
