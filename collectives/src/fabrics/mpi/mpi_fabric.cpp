@@ -1,0 +1,242 @@
+#include "fabrics/mpi/mpi_fabric.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <set>
+#include <span>
+#include <utility>
+
+#include <sched.h>
+
+#include <holdfast/runtime/error.hpp>
+#include <holdfast/runtime/log.hpp>
+
+#include "fabrics/mpi/mpi_exchange.hpp"
+
+namespace holdfast::fabrics {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+// MPI has no way to sleep until something happens, so waiting means looking: at first often, then less and less.
+constexpr auto kLook = 50us;
+constexpr auto kShortestNap = 10us;
+constexpr auto kLongestNap = 100us;
+constexpr auto kIdleNap = 5ms;  // with nothing open of our own
+
+constexpr auto kWatchdogPeriod = 1s;
+constexpr int kWatchdogPeriods = 30;
+
+constexpr int kTagBits = 15;
+
+}  // namespace
+
+MpiTags::MpiTags(int largest_tag, ViewId view) {
+  constexpr int kLow = (1 << kTagBits) - 1;
+  if (largest_tag < kLow)
+    throw Error(Errc::environment, "mpi fabric: this MPI allows tags up to " + std::to_string(largest_tag) +
+                                       ", below the 32767 that the standard promises");
+  int const views = (largest_tag - kLow) / (kLow + 1);
+  if (views > 0) view_bits_ = static_cast<int>(static_cast<std::uint64_t>(view) % (views + 1ULL)) << kTagBits;
+}
+
+MpiFabric::Turn::Turn(MpiFabric& fabric) : lock_(mpi_mutex()), number_(fabric.turn_) {
+  number_.fetch_add(1);
+}
+
+MpiFabric::Turn::~Turn() {
+  number_.fetch_add(1);
+}
+
+namespace {
+
+int largest_tag(MPI_Comm comm) {
+  if (comm == MPI_COMM_NULL) return (1 << kTagBits) - 1;
+  int* value = nullptr;
+  int is_set = 0;
+  MPI_Comm_get_attr(comm, MPI_TAG_UB, &value, &is_set);
+  return is_set != 0 ? *value : 0;
+}
+
+}  // namespace
+
+MpiFabric::MpiFabric(interop::MpiHandle comm, std::vector<int> peers, int rank, ViewId view,
+                     FabricOptions const& options)
+    : comm_(std::move(comm)),
+      rank_(rank),
+      world_size_(static_cast<int>(peers.size())),
+      tags_(largest_tag(comm_.get()), view),
+      memory_(std::make_shared<MpiMemory>(comm_.get(), std::move(peers), options.arena_bytes)),
+      watchdog_([this](std::stop_token stop) { watch(std::move(stop)); }) {}
+
+MpiFabric::~MpiFabric() {
+  abort();
+  int is_finalized = 0;
+  MPI_Finalized(&is_finalized);
+  if (is_finalized == 0) {
+    Turn const turn(*this);
+    memory_->requests.reap();
+  }
+  watchdog_.request_stop();
+  watchdog_.join();
+  // With requests open the communicator cannot be freed without waiting for peers that may never answer.
+  if (is_finalized != 0 || memory_->requests.has_leftovers() || !trouble().empty()) comm_.abandon();
+}
+
+std::unique_ptr<Exchange> MpiFabric::open(ExchangeKey key, Announcement const& announcement,
+                                          std::byte const* contribution, std::byte* result) {
+  return std::make_unique<MpiExchange>(*this, key, announcement, contribution, result);
+}
+
+std::unique_ptr<SmallExchange> MpiFabric::open_small(ExchangeKey key) {
+  return std::make_unique<MpiSmallExchange>(*this, key);
+}
+
+bool MpiFabric::progress() {
+  if (memory_->requests.is_idle()) return false;
+  Turn const turn(*this);
+  return memory_->requests.test();
+}
+
+void MpiFabric::wait(std::chrono::nanoseconds at_most) {
+  auto const start = std::chrono::steady_clock::now();
+  auto const until = start + at_most;
+  if (memory_->requests.is_idle() || memory_->requests.is_stopped()) {
+    sleep(std::min<std::chrono::nanoseconds>(at_most, kIdleNap));
+    if (memory_->requests.is_stopped()) return;
+    Turn const turn(*this);
+    memory_->requests.test();
+    return;
+  }
+  auto now = start;
+  for (std::chrono::nanoseconds nap = 0us; now < until; now = std::chrono::steady_clock::now()) {
+    if (progress()) return;
+    if (now - start < kLook) {
+      ::sched_yield();
+      if (sleep(0us)) return;
+      continue;
+    }
+    nap = std::clamp<std::chrono::nanoseconds>(nap * 2, kShortestNap, kLongestNap);
+    if (sleep(std::min<std::chrono::nanoseconds>(nap, until - now))) return;
+  }
+}
+
+void MpiFabric::wake() {
+  {
+    std::lock_guard const lock(wake_mutex_);
+    is_woken_ = true;
+  }
+  wakes_.notify_one();
+}
+
+bool MpiFabric::sleep(std::chrono::nanoseconds at_most) {
+  std::unique_lock lock(wake_mutex_);
+  if (!is_woken_ && at_most > 0ns) wakes_.wait_for(lock, at_most, [&] { return is_woken_; });
+  return std::exchange(is_woken_, false);
+}
+
+void MpiFabric::abort() noexcept {
+  memory_->requests.stop();
+  memory_->contributions.keep_released();
+  memory_->results.keep_released();
+  wake();
+}
+
+void MpiFabric::watch(std::stop_token stop) {
+  std::mutex mutex;
+  std::condition_variable_any stops;
+  std::uint64_t seen = 0;
+  int periods = 0;
+  // The periods are counted by this thread's own waking: while the process is stopped, neither side advances.
+  while (true) {
+    std::unique_lock lock(mutex);
+    if (stops.wait_for(lock, stop, kWatchdogPeriod, [] { return false; }) || stop.stop_requested()) return;
+    std::uint64_t const turn = turn_.load();
+    bool const is_same_stay = turn % 2 == 1 && turn == seen;
+    periods = is_same_stay ? periods + 1 : 0;
+    seen = turn;
+    if (periods < kWatchdogPeriods) continue;
+    log_error("mpi fabric: a call into MPI has not returned for " + std::to_string(kWatchdogPeriods) +
+              " s, so this process can neither serve nor leave its group; it ends itself. Open MPI's tcp transport is "
+              "known for this after a peer's death: try mpirun --mca btl_tcp_flags 9");
+    std::abort();
+  }
+}
+
+namespace {
+
+/// A duplicate of MPI_COMM_WORLD. The nonblocking form, because a member that died meanwhile must not hold up the rest.
+Outcome<interop::MpiHandle> duplicate_world(Group& group, Deadline deadline) {
+  MPI_Comm comm = MPI_COMM_NULL;
+  MPI_Request request = MPI_REQUEST_NULL;
+  int is_done = 0;
+  {
+    std::lock_guard const lock(mpi_mutex());
+    if (MPI_Comm_idup(MPI_COMM_WORLD, &comm, &request) != MPI_SUCCESS)
+      throw Error(Errc::environment, "mpi fabric: MPI_COMM_WORLD cannot be duplicated");
+  }
+  while (true) {
+    {
+      std::lock_guard const lock(mpi_mutex());
+      if (MPI_Test(&request, &is_done, MPI_STATUS_IGNORE) != MPI_SUCCESS)
+        return fail(Errc::member_lost, "mpi fabric: duplicating MPI_COMM_WORLD failed");
+      if (is_done != 0) break;
+    }
+    if (auto const failure = group.failure()) return fail(*failure);
+    if (deadline.has_passed())
+      return fail(Errc::pending, "mpi fabric: not all members have opened it within the start timeout");
+    std::this_thread::sleep_for(kLongestNap);
+  }
+  MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
+  return interop::adopt(comm);
+}
+
+}  // namespace
+
+Outcome<std::unique_ptr<Fabric>> create_mpi(Group& group, FabricOptions const& options) {
+  auto const deadline = Deadline::after(group.config().start_timeout);
+  auto const view = group.view();
+  // -1: no MPI here. Told to everybody, so that all members refuse together.
+  std::int32_t own[2] = {-1, 0};
+  auto const state = interop::mpi_state();
+  if (state && state->thread_level >= MPI_THREAD_SERIALIZED) {
+    int rank = 0;
+    int size = 0;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    own[0] = rank;
+    own[1] = size;
+  }
+  if (group.world_size() == 1 && own[1] != 1)
+    return std::make_unique<MpiFabric>(interop::borrow(MPI_COMM_NULL), std::vector<int>{0}, 0, view.id, options);
+
+  auto const everyone = group.all_gather("mpi fabric", std::as_bytes(std::span(own)), deadline);
+  if (!everyone) return fail(everyone.error());
+  std::vector<int> peers;
+  for (std::size_t rank = 0; rank < everyone->size(); ++rank) {
+    std::int32_t theirs[2] = {};
+    if ((*everyone)[rank].size() != sizeof theirs)
+      return fail(Errc::corrupt_message, "mpi fabric: rank " + std::to_string(rank) + " sent no MPI rank");
+    std::memcpy(theirs, (*everyone)[rank].data(), sizeof theirs);
+    if (theirs[0] < 0)
+      throw Error(Errc::environment, "mpi fabric: MPI is not usable at rank " + std::to_string(rank) +
+                                         ": start the program by mpirun, with MPI_THREAD_SERIALIZED or more if it "
+                                         "initialises MPI itself; or use fabric=shm on one host");
+    if (theirs[1] != group.world_size())
+      throw Error(Errc::environment, "mpi fabric: the group has " + std::to_string(group.world_size()) +
+                                         " members but MPI_COMM_WORLD has " + std::to_string(theirs[1]) +
+                                         " ranks; every rank that mpirun started has to join the group");
+    peers.push_back(theirs[0]);
+  }
+  if (std::set<int>(peers.begin(), peers.end()).size() != peers.size())
+    throw Error(Errc::environment,
+                "mpi fabric: two members have the same rank in MPI_COMM_WORLD: members that are "
+                "threads of one process need fabric=loopback");
+  auto comm = duplicate_world(group, deadline);
+  if (!comm) return fail(comm.error());
+  return std::make_unique<MpiFabric>(std::move(*comm), std::move(peers), group.rank(), view.id, options);
+}
+
+}  // namespace holdfast::fabrics

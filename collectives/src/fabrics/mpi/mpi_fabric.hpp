@@ -1,0 +1,121 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include <mpi.h>
+
+#include <holdfast/runtime/interop/mpi.hpp>
+
+#include "fabrics/fabric.hpp"
+#include "fabrics/mpi/mpi_memory.hpp"
+#include "fabrics/mpi/mpi_requests.hpp"
+#include "fabrics/registry.hpp"
+
+namespace holdfast::fabrics {
+
+/// What a tag says. 15 bits hold all of it, the most that the standard promises; the view goes above where there is
+/// room.
+class MpiTags {
+ public:
+  enum class Kind : unsigned { announcement = 0, row = 1, first_result = 2, second_result = 3, small = 4 };
+
+  MpiTags(int largest_tag, ViewId view);
+  /// Two exchanges of a stream that are kWindow apart share their tags: each end is done with the older one before it
+  /// opens the newer, and messages with one source and tag keep their order.
+  [[nodiscard]] int of(Kind kind, ExchangeKey key) const {
+    static_assert(kMaxStreams == 8 && kWindow == 512);
+    return view_bits_ | static_cast<int>(static_cast<unsigned>(kind) << 12 | key.stream << 9 |
+                                         static_cast<unsigned>(key.sequence % kWindow));
+  }
+
+ private:
+  int view_bits_ = 0;
+};
+
+/// What must live as long as any request is open: a stopped peer that resumes may still write into it. The owners of
+/// requests hold it, and it holds the requests; so what never completes stays for good, by design.
+struct MpiMemory {
+  MpiMemory(MPI_Comm comm, std::vector<int> peers, std::size_t arena_bytes)
+      : contributions(arena_bytes), results(arena_bytes), requests(comm, std::move(peers)) {}
+  MpiArena contributions;
+  MpiArena results;
+  MpiBufferPool pool;
+  MpiRequests requests;  // last: requests hold buffers of the pool
+};
+
+/// Nonblocking point-to-point messages on a communicator of its own. MPI only moves bytes here: who is alive is decided
+/// by the control plane, and an error of MPI feeds suspicion alone.
+///
+/// Rows and the small messages are received into pool memory, results into the arena; neither is unmapped while a
+/// request is open. Requests that are still open when the fabric goes are left to the process, with all their memory:
+/// there is no way to end a matched receive from a stopped peer.
+class MpiFabric final : public Fabric {
+ public:
+  /// @param comm  duplicated for this fabric, MPI_ERRORS_RETURN; empty handle in a group of one without MPI
+  /// @param peers [world size] rank in `comm` of each rank of the view
+  MpiFabric(interop::MpiHandle comm, std::vector<int> peers, int rank, ViewId view, FabricOptions const& options);
+  ~MpiFabric() override;
+  MpiFabric(MpiFabric const&) = delete;
+  MpiFabric& operator=(MpiFabric const&) = delete;
+
+  [[nodiscard]] std::string_view name() const override { return "mpi"; }
+  [[nodiscard]] std::byte* allocate(ArenaUse use, std::size_t bytes) override { return arena(use).allocate(bytes); }
+  void release(ArenaUse use, std::byte* memory) override { arena(use).release(memory); }
+  [[nodiscard]] std::unique_ptr<Exchange> open(ExchangeKey key, Announcement const& announcement,
+                                               std::byte const* contribution, std::byte* result) override;
+  [[nodiscard]] std::unique_ptr<SmallExchange> open_small(ExchangeKey key) override;
+  bool progress() override;
+  void wait(std::chrono::nanoseconds at_most) override;
+  void wake() override;
+  [[nodiscard]] bool any_thread_may_drive() const override { return false; }
+  [[nodiscard]] bool rows_are_private() const override { return true; }
+  [[nodiscard]] ReadyBoard* ready_board() override { return nullptr; }
+  [[nodiscard]] std::string trouble() const override { return memory_->requests.trouble(); }
+  void abort() noexcept override;
+  [[nodiscard]] std::uint64_t sent_bytes() const override { return memory_->requests.sent_bytes(); }
+
+ private:
+  friend class MpiExchange;
+  friend class MpiSmallExchange;
+
+  /// A stay inside MPI. One that does not return ends the process: heartbeats would not show it.
+  class Turn {
+   public:
+    explicit Turn(MpiFabric& fabric);
+    ~Turn();
+    Turn(Turn const&) = delete;
+    Turn& operator=(Turn const&) = delete;
+
+   private:
+    std::lock_guard<std::mutex> lock_;
+    std::atomic<std::uint64_t>& number_;
+  };
+
+  [[nodiscard]] MpiArena& arena(ArenaUse use) {
+    return use == ArenaUse::contribution ? memory_->contributions : memory_->results;
+  }
+  [[nodiscard]] int world_size() const { return world_size_; }
+  /// Sleeps until wake(); true if it was called.
+  bool sleep(std::chrono::nanoseconds at_most);
+  void watch(std::stop_token stop);
+
+  interop::MpiHandle comm_;
+  int rank_;
+  int world_size_;
+  MpiTags tags_;
+  std::shared_ptr<MpiMemory> memory_;
+  std::mutex wake_mutex_;
+  std::condition_variable wakes_;
+  bool is_woken_ = false;
+  std::atomic<std::uint64_t> turn_{0};  // odd: inside MPI
+  std::jthread watchdog_;               // last: it looks at the members above
+};
+
+}  // namespace holdfast::fabrics

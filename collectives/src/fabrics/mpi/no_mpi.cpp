@@ -1,0 +1,12 @@
+#include <holdfast/runtime/error.hpp>
+
+#include "fabrics/registry.hpp"
+
+namespace holdfast::fabrics {
+
+Outcome<std::unique_ptr<Fabric>> create_mpi(Group&, FabricOptions const&) {
+  throw Error(Errc::not_built,
+              "this build has no mpi fabric; configure with -DHOLDFAST_WITH_MPI=ON, or use fabric=shm on one host");
+}
+
+}  // namespace holdfast::fabrics
