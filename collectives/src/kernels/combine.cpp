@@ -257,6 +257,34 @@ bool finite_elements(std::byte const* data, std::size_t elements, DType dtype) {
   }
 }
 
+template <class From, class To>
+HWY_INLINE void convert(std::byte const* from, std::size_t elements, std::byte* to) {
+  for_each_vector<float>(elements,
+                         [=](auto d, std::size_t i) HWY_ATTR { To::store(d, From::load(d, from, i), to, i); });
+}
+
+void widen_row(std::byte const* row, std::size_t elements, DType dtype, std::byte* out) {
+  switch (dtype) {
+    case DType::float16:
+      return convert<Float16Format, Float32Format>(row, elements, out);
+    case DType::bfloat16:
+      return convert<BFloat16Format, Float32Format>(row, elements, out);
+    default:
+      return convert<Float32Format, Float32Format>(row, elements, out);
+  }
+}
+
+void narrow_row(std::byte const* values, std::size_t elements, DType dtype, std::byte* out) {
+  switch (dtype) {
+    case DType::float16:
+      return convert<Float32Format, Float16Format>(values, elements, out);
+    case DType::bfloat16:
+      return convert<Float32Format, BFloat16Format>(values, elements, out);
+    default:
+      return convert<Float32Format, Float32Format>(values, elements, out);
+  }
+}
+
 }  // namespace
 }  // namespace holdfast::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -267,6 +295,8 @@ namespace holdfast::kernels {
 HWY_EXPORT(average_rows);
 HWY_EXPORT(weighted_rows);
 HWY_EXPORT(finite_elements);
+HWY_EXPORT(widen_row);
+HWY_EXPORT(narrow_row);
 
 Combination Combination::of(std::vector<double> coefficients, double center_coefficient) {
   Combination result{std::move(coefficients), false, center_coefficient};
@@ -306,6 +336,14 @@ bool average(Rows const& rows, std::uint64_t divisor, std::byte* out) {
   if (rows.elements == 0) return true;
   return HWY_DYNAMIC_DISPATCH(average_rows)(rows.data.data(), rows.data.size(), rows.elements, rows.dtype, divisor,
                                             out);
+}
+
+void widen(std::byte const* row, std::size_t elements, DType dtype, float* out) {
+  HWY_DYNAMIC_DISPATCH(widen_row)(row, elements, dtype, reinterpret_cast<std::byte*>(out));
+}
+
+void narrow(float const* values, std::size_t elements, DType dtype, std::byte* out) {
+  HWY_DYNAMIC_DISPATCH(narrow_row)(reinterpret_cast<std::byte const*>(values), elements, dtype, out);
 }
 
 void combine(Rows const& rows, Combination const& combination, std::byte const* center, std::byte* out) {

@@ -73,6 +73,12 @@ bool average(Rows const& rows, std::uint64_t divisor, std::byte* out);
 /// @param center  same dtype and elements as a row, or null for zeros
 void combine(Rows const& rows, Combination const& combination, std::byte const* center, std::byte* out);
 
+/// out (float32) = the elements of a float16, bfloat16 or float32 row: exact.
+void widen(std::byte const* row, std::size_t elements, DType dtype, float* out);
+
+/// out = the float32 values rounded once to a float16, bfloat16 or float32 row.
+void narrow(float const* values, std::size_t elements, DType dtype, std::byte* out);
+
 /// Number of entries of a packed upper triangle of n rows: (i, j), i <= j, row by row.
 [[nodiscard]] constexpr std::size_t packed_entries(int rows) {
   return static_cast<std::size_t>(rows) * (static_cast<std::size_t>(rows) + 1) / 2;

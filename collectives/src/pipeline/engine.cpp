@@ -212,6 +212,8 @@ bool Engine::step() {
     while (!stream->rounds.empty() && stream->rounds.front()->is_finished.load()) stream->rounds.pop_front();
   }
   if (!draining_.empty()) happened |= release_drained();
+  has_had_news_ |= has_news;
+  if (has_had_news_) happened |= fail_rounds_of_leavers();
   if (has_news || has_failed_.load()) {
     // What was committed before the failure has been taken up above: a commit is never taken back.
     auto failure = group_.failure();
@@ -224,6 +226,20 @@ bool Engine::step() {
       fail_all(*failure);
     }
   }
+  return happened;
+}
+
+bool Engine::fail_rounds_of_leavers() {
+  bool happened = false;
+  for (auto const& stream : streams_)
+    while (!stream->rounds.empty()) {
+      auto& round = *stream->rounds.front();
+      auto const is_possible = group_.rounds().is_committed(round.id);
+      if (is_possible || group_.failure()) break;
+      finish(*stream, round, fail(is_possible.error()));
+      stream->rounds.pop_front();
+      happened = true;
+    }
   return happened;
 }
 

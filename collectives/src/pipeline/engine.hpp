@@ -82,6 +82,8 @@ class Engine {
   bool end_round(StreamState& stream, RoundState& round, Blocker& blocker);
   void finish(StreamState& stream, RoundState& round, Outcome<Reduction> outcome);
   void fail_all(Failure const& failure);
+  /// A member that left in good order may have taken part in the round or not; if not, the round cannot end.
+  bool fail_rounds_of_leavers();
   bool release_drained();
   [[nodiscard]] bool has_work() const;
   [[nodiscard]] std::string operation(RoundState const& round) const;
@@ -97,6 +99,7 @@ class Engine {
   std::mutex drive_mutex_;                             // held by the one thread that drives
   std::vector<std::unique_ptr<StreamState>> streams_;  // kMaxStreams of them, never resized
   std::vector<std::shared_ptr<Collective>> draining_;  // over, but with sends of their own not completed
+  bool has_had_news_ = false;                          // of the view: somebody may have left
 
   mutable std::mutex queue_mutex_;
   std::vector<Event> events_;

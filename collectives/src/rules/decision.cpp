@@ -159,20 +159,37 @@ void apply(Decision const& decision, Rows const& surviving, std::byte const* cen
     return kernels::combine(surviving, decision.outputs[static_cast<std::size_t>(output)], center, out);
   if (decision.mixture.empty()) return kernels::coordinate(surviving, *decision.coordinate, out);
 
-  // The mixed rows are formed a block at a time and never leave the cache.
+  // The mixed rows are formed a block at a time and never leave the cache. Rows of 16 bits are mixed as float32: their
+  // result is rounded once.
   constexpr std::size_t kBlock = 1024;
   std::size_t const width = element_bytes(surviving.dtype);
-  std::vector<std::byte> mixed(decision.mixture.size() * kBlock * width);
+  bool const widened = width == 2;
+  DType const dtype = widened ? DType::float32 : surviving.dtype;
+  std::size_t const row_bytes = kBlock * element_bytes(dtype);
+  std::vector<std::byte> mixed(decision.mixture.size() * row_bytes);
+  std::vector<float> wide(widened ? (surviving.data.size() + 1) * kBlock : 0);
+  float* const wide_result = wide.data() + surviving.data.size() * kBlock * (widened ? 1 : 0);
   std::vector<std::byte const*> from(surviving.data.size());
   std::vector<std::byte const*> mixed_rows(decision.mixture.size());
-  for (std::size_t row = 0; row < mixed_rows.size(); ++row) mixed_rows[row] = mixed.data() + row * kBlock * width;
+  for (std::size_t row = 0; row < mixed_rows.size(); ++row) mixed_rows[row] = mixed.data() + row * row_bytes;
   for (std::size_t begin = 0; begin < surviving.elements; begin += kBlock) {
     std::size_t const elements = std::min(kBlock, surviving.elements - begin);
-    for (std::size_t row = 0; row < from.size(); ++row) from[row] = surviving.data[row] + begin * width;
+    for (std::size_t row = 0; row < from.size(); ++row) {
+      from[row] = surviving.data[row] + begin * width;
+      if (!widened) continue;
+      float* const to = wide.data() + row * kBlock;
+      kernels::widen(from[row], elements, surviving.dtype, to);
+      from[row] = reinterpret_cast<std::byte const*>(to);
+    }
     for (std::size_t row = 0; row < mixed_rows.size(); ++row)
-      kernels::combine({from, elements, surviving.dtype}, decision.mixture[row], nullptr,
-                       mixed.data() + row * kBlock * width);
-    kernels::coordinate({mixed_rows, elements, surviving.dtype}, *decision.coordinate, out + begin * width);
+      kernels::combine({from, elements, dtype}, decision.mixture[row], nullptr, mixed.data() + row * row_bytes);
+    if (widened) {
+      kernels::coordinate({mixed_rows, elements, dtype}, *decision.coordinate,
+                          reinterpret_cast<std::byte*>(wide_result));
+      kernels::narrow(wide_result, elements, surviving.dtype, out + begin * width);
+    } else {
+      kernels::coordinate({mixed_rows, elements, dtype}, *decision.coordinate, out + begin * width);
+    }
   }
 }
 
