@@ -23,19 +23,20 @@ if(HOLDFAST_WITH_TORCH)
   # torch/torch.h takes a minute to parse. It is pre-compiled once here and used by
   #   target_precompile_headers(my_target REUSE_FROM holdfast_torch_pch)
   add_library(holdfast_torch_pch OBJECT "${PROJECT_SOURCE_DIR}/runtime/cmake/torch_pch.cpp")
-  target_link_libraries(holdfast_torch_pch PRIVATE holdfast::libtorch)
+  # The warnings belong to it as well: -Wpedantic changes a predefined macro, and g++ refuses the header over that.
+  target_link_libraries(holdfast_torch_pch PRIVATE holdfast::libtorch holdfast_warnings)
   target_precompile_headers(holdfast_torch_pch PRIVATE <torch/torch.h>)
   set_target_properties(holdfast_torch_pch PROPERTIES JOB_POOL_COMPILE holdfast_torch)
 endif()
 
-# holdfast_use_torch(TARGET [PUBLIC|PRIVATE]): links libtorch, uses the pre-compiled header and queues the target's
-# units in the pool for torch units.
+# holdfast_use_torch(TARGET [PUBLIC|PRIVATE]): links libtorch, uses the pre-compiled header (and so the warnings that it
+# was compiled with) and queues the target's units in the pool for torch units.
 function(holdfast_use_torch target)
   set(scope PRIVATE)
   if(ARGC GREATER 1)
     set(scope "${ARGV1}")
   endif()
-  target_link_libraries(${target} ${scope} holdfast::libtorch)
+  target_link_libraries(${target} ${scope} holdfast::libtorch PRIVATE $<BUILD_INTERFACE:holdfast_warnings>)
   target_precompile_headers(${target} REUSE_FROM holdfast_torch_pch)
   set_target_properties(${target} PROPERTIES JOB_POOL_COMPILE holdfast_torch)
 endfunction()
