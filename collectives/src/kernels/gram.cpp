@@ -1,7 +1,5 @@
 #include <algorithm>
-#include <array>
 #include <type_traits>
-#include <vector>
 
 #include <hwy/aligned_allocator.h>
 
@@ -24,34 +22,38 @@ namespace {
 constexpr std::size_t kLanes = 8;
 /// Columns converted to fp64 at a time: a tile's rows of this length stay in L1.
 constexpr std::size_t kStripElements = 256;
-/// Rows and columns of a register tile: 12 running sums leave room for the operands in 16 vector registers.
+/// Rows and columns of a register tile: 12 running sums, or 10 of the upper half of a tile on the diagonal, leave room
+/// for the operands in 16 vector registers.
 constexpr int kTileRows = 4;
 constexpr int kTileColumns = 3;
+/// Up to so many rows the working memory is on the stack: calls are short when they come block by block.
+constexpr int kFewRows = 16;
 
 struct Tile {
   int row;
   int rows;
-  int column;
+  int column;  ///< equal to `row`: the upper half of a square on the diagonal
   int columns;
   std::size_t sums;  ///< offset of its running sums
+
+  [[nodiscard]] bool is_diagonal() const { return column == row; }
 };
 
-struct Tiling {
-  std::vector<Tile> tiles;
+/// Cuts the upper triangle of n x n into tiles; together they have one set of lanes per entry.
+template <class Visit>
+void for_each_tile(int n, Visit const& visit) {
   std::size_t sums = 0;
-
-  /// Covers the upper triangle of n x n; tiles on the diagonal compute a few entries below it, too.
-  explicit Tiling(int n) {
-    for (int row = 0; row < n; row += kTileRows) {
-      int const rows = std::min(kTileRows, n - row);
-      for (int column = row; column < n; column += kTileColumns) {
-        int const columns = std::min(kTileColumns, n - column);
-        tiles.push_back(Tile{row, rows, column, columns, sums});
-        sums += static_cast<std::size_t>(rows * columns) * kLanes;
-      }
+  for (int row = 0; row < n; row += kTileRows) {
+    int const rows = std::min(kTileRows, n - row);
+    visit(Tile{row, rows, row, rows, sums});
+    sums += static_cast<std::size_t>(rows * (rows + 1) / 2) * kLanes;
+    for (int column = row + rows; column < n; column += kTileColumns) {
+      int const columns = std::min(kTileColumns, n - column);
+      visit(Tile{row, rows, column, columns, sums});
+      sums += static_cast<std::size_t>(rows * columns) * kLanes;
     }
   }
-};
+}
 
 }  // namespace
 }  // namespace holdfast::kernels
@@ -103,9 +105,44 @@ HWY_NOINLINE void multiply_tile(double const* HWY_RESTRICT rows, double const* H
   }
 }
 
+/// The same for the pairs (r, c), r <= c, of one set of rows.
 template <int kRows, bool kExact>
-HWY_INLINE void multiply_columns(int columns, double const* a, double const* b, std::size_t elements, double* sums) {
-  switch (columns) {
+HWY_NOINLINE void multiply_diagonal(double const* HWY_RESTRICT rows, std::size_t elements, double* HWY_RESTRICT sums) {
+  constexpr int kPairs = kRows * (kRows + 1) / 2;
+  hn::CappedTag<double, kLanes> const d;
+  using V = hn::Vec<decltype(d)>;
+  for (std::size_t lane = 0; lane < kLanes; lane += hn::Lanes(d)) {
+    V sum[kPairs];
+#pragma GCC unroll 10
+    for (int pair = 0; pair < kPairs; ++pair)
+      sum[pair] = hn::Load(d, sums + static_cast<std::size_t>(pair) * kLanes + lane);
+    for (std::size_t i = lane; i < elements; i += kLanes) {
+      V row[kRows];
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) row[r] = hn::Load(d, rows + static_cast<std::size_t>(r) * kStripElements + i);
+      int pair = 0;
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+        for (int c = r; c < kRows; ++c, ++pair) {
+          if constexpr (kExact) {
+            sum[pair] = hn::MulAdd(row[r], row[c], sum[pair]);
+          } else {
+            sum[pair] = hn::Add(sum[pair], hn::Mul(row[r], row[c]));
+          }
+        }
+      }
+    }
+#pragma GCC unroll 10
+    for (int pair = 0; pair < kPairs; ++pair)
+      hn::Store(sum[pair], d, sums + static_cast<std::size_t>(pair) * kLanes + lane);
+  }
+}
+
+template <int kRows, bool kExact>
+HWY_INLINE void multiply_rows(Tile const& tile, double const* a, double const* b, std::size_t elements, double* sums) {
+  if (tile.is_diagonal()) return multiply_diagonal<kRows, kExact>(a, elements, sums);
+  switch (tile.columns) {
     case 1:
       return multiply_tile<kRows, 1, kExact>(a, b, elements, sums);
     case 2:
@@ -121,13 +158,13 @@ HWY_INLINE void multiply(Tile const& tile, double const* strip, std::size_t elem
   double const* const b = strip + static_cast<std::size_t>(tile.column) * kStripElements;
   switch (tile.rows) {
     case 1:
-      return multiply_columns<1, kExact>(tile.columns, a, b, elements, sums + tile.sums);
+      return multiply_rows<1, kExact>(tile, a, b, elements, sums + tile.sums);
     case 2:
-      return multiply_columns<2, kExact>(tile.columns, a, b, elements, sums + tile.sums);
+      return multiply_rows<2, kExact>(tile, a, b, elements, sums + tile.sums);
     case 3:
-      return multiply_columns<3, kExact>(tile.columns, a, b, elements, sums + tile.sums);
+      return multiply_rows<3, kExact>(tile, a, b, elements, sums + tile.sums);
     default:
-      return multiply_columns<4, kExact>(tile.columns, a, b, elements, sums + tile.sums);
+      return multiply_rows<4, kExact>(tile, a, b, elements, sums + tile.sums);
   }
 }
 
@@ -155,48 +192,65 @@ HWY_INLINE void convert(std::byte const* row, std::byte const* center, std::size
   for (std::size_t i = elements; i % kLanes != 0; ++i) strip[i] = 0;
 }
 
+/// @param strip kStripElements values per row
+/// @param sums  kLanes values per entry of the triangle
 template <class Format>
-HWY_NOINLINE void gram(Rows const& rows, std::byte const* center, double* packed) {
+HWY_INLINE void gram(Rows const& rows, std::byte const* center, double* strip, double* sums, std::size_t sums_length,
+                     double* packed) {
   int const n = rows.count();
-  Tiling const tiling(n);
-  auto const strip = hwy::AllocateAligned<double>(static_cast<std::size_t>(n) * kStripElements);
-  auto const sums = hwy::AllocateAligned<double>(tiling.sums);
   bool const exact = std::is_same_v<typename Format::Compute, float> && center == nullptr;
-
   for (std::size_t block = 0; block < rows.elements; block += kBlockElements) {
     std::size_t const block_end = std::min(block + kBlockElements, rows.elements);
-    std::fill_n(sums.get(), tiling.sums, 0.0);
+    std::fill_n(sums, sums_length, 0.0);
     for (std::size_t from = block; from < block_end; from += kStripElements) {
       std::size_t const elements = std::min(kStripElements, block_end - from);
       for (int row = 0; row < n; ++row)
         convert<Format>(rows.data[static_cast<std::size_t>(row)], center, from, elements,
-                        strip.get() + static_cast<std::size_t>(row) * kStripElements);
-      for (auto const& tile : tiling.tiles) {
+                        strip + static_cast<std::size_t>(row) * kStripElements);
+      for_each_tile(n, [&](Tile const& tile) HWY_ATTR {
         if (exact) {
-          multiply<true>(tile, strip.get(), elements, sums.get());
+          multiply<true>(tile, strip, elements, sums);
         } else {
-          multiply<false>(tile, strip.get(), elements, sums.get());
+          multiply<false>(tile, strip, elements, sums);
         }
-      }
+      });
     }
-    for (auto const& tile : tiling.tiles) {
-      double const* lanes = sums.get() + tile.sums;
+    for_each_tile(n, [&](Tile const& tile) {
+      double const* lanes = sums + tile.sums;
       for (int i = tile.row; i < tile.row + tile.rows; ++i) {
         // Row i of the packed triangle starts at its diagonal entry.
-        std::size_t const start = static_cast<std::size_t>(i) * static_cast<std::size_t>(n) -
-                                  static_cast<std::size_t>(i) * static_cast<std::size_t>(i - 1) / 2;
-        for (int j = tile.column; j < tile.column + tile.columns; ++j, lanes += kLanes) {
-          if (j < i) continue;
+        std::size_t const start = packed_entries(n) - packed_entries(n - i);
+        for (int j = std::max(i, tile.column); j < tile.column + tile.columns; ++j, lanes += kLanes)
           packed[start + static_cast<std::size_t>(j - i)] +=
               ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-        }
       }
-    }
+    });
   }
 }
 
+template <class Format>
+HWY_NOINLINE void gram_of_few(Rows const& rows, std::byte const* center, double* packed) {
+  HWY_ALIGN double strip[static_cast<std::size_t>(kFewRows) * kStripElements];
+  HWY_ALIGN double sums[packed_entries(kFewRows) * kLanes];
+  gram<Format>(rows, center, strip, sums, packed_entries(rows.count()) * kLanes, packed);
+}
+
+template <class Format>
+HWY_NOINLINE void gram_of_many(Rows const& rows, std::byte const* center, double* packed) {
+  std::size_t const sums_length = packed_entries(rows.count()) * kLanes;
+  auto const strip = hwy::AllocateAligned<double>(rows.data.size() * kStripElements);
+  auto const sums = hwy::AllocateAligned<double>(sums_length);
+  gram<Format>(rows, center, strip.get(), sums.get(), sums_length, packed);
+}
+
 void gram_rows(Rows const& rows, std::byte const* center, double* packed) {
-  with_float_format(rows.dtype, [&](auto format) HWY_ATTR { gram<decltype(format)>(rows, center, packed); });
+  with_float_format(rows.dtype, [&](auto format) HWY_ATTR {
+    if (rows.count() <= kFewRows) {
+      gram_of_few<decltype(format)>(rows, center, packed);
+    } else {
+      gram_of_many<decltype(format)>(rows, center, packed);
+    }
+  });
 }
 
 }  // namespace

@@ -90,6 +90,20 @@ void gram(benchmark::State& state) {
 }
 BENCHMARK(gram)->Arg(2)->Arg(4)->Arg(8)->Arg(16)->Arg(64)->Unit(benchmark::kMillisecond);
 
+/// As an owner does it while chunks arrive: a block at a time.
+void gram_by_blocks(benchmark::State& state) {
+  Input input(static_cast<int>(state.range(0)));
+  std::vector<double> packed(kernels::packed_entries(static_cast<int>(state.range(0))));
+  std::vector<std::byte const*> storage;
+  for (auto _ : state) {
+    for (std::size_t from = 0; from < kElements; from += kernels::kBlockElements)
+      kernels::accumulate_gram(input.block(storage, from), nullptr, packed);
+    benchmark::DoNotOptimize(packed.data());
+  }
+  input.report(state);
+}
+BENCHMARK(gram_by_blocks)->Arg(2)->Arg(4)->Arg(16)->Unit(benchmark::kMillisecond);
+
 void gram_centred(benchmark::State& state) {
   Input input(16);
   std::vector<double> packed(kernels::packed_entries(16));
