@@ -129,7 +129,7 @@ TEST_P(LostMember, is_named_by_the_others_within_five_seconds) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Signals, LostMember, testing::Values(SIGKILL, SIGSTOP),
-                         [](auto const& info) { return info.param == SIGKILL ? "killed" : "stopped"; });
+                         [](auto const& tested) { return tested.param == SIGKILL ? "killed" : "stopped"; });
 
 }  // namespace
 }  // namespace holdfast

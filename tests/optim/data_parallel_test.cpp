@@ -54,8 +54,8 @@ INSTANTIATE_TEST_SUITE_P(Fabrics, EveryWorld,
                          testing::Values(Setting{1, "loopback"}, Setting{2, "loopback"}, Setting{3, "loopback"},
                                          Setting{4, "loopback"}, Setting{1, "shm"}, Setting{2, "shm"},
                                          Setting{3, "shm"}, Setting{4, "shm"}),
-                         [](auto const& info) {
-                           return std::string(info.param.fabric) + "_" + std::to_string(info.param.members);
+                         [](auto const& tested) {
+                           return std::string(tested.param.fabric) + "_" + std::to_string(tested.param.members);
                          });
 
 TEST(DataParallel, members_hold_the_same_bits_after_training) {
@@ -406,6 +406,24 @@ TEST(DataParallel, two_models_share_a_communicator_on_two_streams) {
     ASSERT_TRUE(first.synchronize().has_value());
     test::expect_close(test::gradients(*a), whole_batch_gradients(1, batch));
     test::expect_close(test::gradients(*b), whole_batch_gradients(2, batch));
+  });
+}
+
+TEST(DataParallel, two_models_share_a_group) {
+  run_members(2, [&](Group group) {
+    Mlp a(1), b(2);
+    DataParallel first(group, a), second(group, b);
+    auto const batch = test::make_batch(1);
+    for (int step = 0; step < 2; ++step) {
+      a->zero_grad();
+      b->zero_grad();
+      test::loss_of(a, batch.part(group.rank(), 2)).backward();
+      test::loss_of(b, batch.part(group.rank(), 2)).backward();
+      ASSERT_TRUE(first.synchronize().has_value());
+      ASSERT_TRUE(second.synchronize().has_value());
+      test::expect_close(test::gradients(*a), whole_batch_gradients(1, batch));
+      test::expect_close(test::gradients(*b), whole_batch_gradients(2, batch));
+    }
   });
 }
 
