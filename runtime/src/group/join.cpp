@@ -128,7 +128,7 @@ Group Group::join(Config const& given) {
   auto mine = net::describe_self(config, placement.rank, placement.world_size);
   mine.address = mesh->address();
   mine.port = mesh->port();
-  std::optional<net::FileRendezvous> directory;  // Its record goes when all are connected, at the end of this function.
+  std::optional<net::FileRendezvous> directory;
   std::vector<net::Record> records;
   std::string how;
   switch (placement.meeting) {
@@ -149,6 +149,7 @@ Group Group::join(Config const& given) {
       break;
   }
   Group group(enter(config, std::move(mesh), records, placement.rank, deadline));
+  if (directory) directory->clean_up();
   announce(config, placement.rank, placement.world_size, how);
   return group;
 }

@@ -27,13 +27,16 @@ std::string file_name(std::string const& job_id, int rank) {
   return "holdfast-" + text::hex(std::hash<std::string>{}(job_id)) + "-rank-" + std::to_string(rank);
 }
 
-std::optional<Record> read_record(fs::path const& path) {
+std::string read_text(fs::path const& path) {
   std::error_code error;
   auto const bytes = fs::file_size(path, error);
-  if (error || bytes > kMaxRecordBytes) return std::nullopt;
+  if (error || bytes > kMaxRecordBytes) return "";
   std::ifstream file(path, std::ios::binary);
-  std::string const content{std::istreambuf_iterator<char>(file), {}};
-  auto record = decode_record(content);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::optional<Record> read_record(fs::path const& path) {
+  auto record = decode_record(read_text(path));
   if (!record) return std::nullopt;
   return std::move(*record);
 }
@@ -41,6 +44,13 @@ std::optional<Record> read_record(fs::path const& path) {
 /// Left behind by a process of this host that no longer runs.
 bool is_stale(Record const& record, std::string const& own_locality) {
   return record.locality == own_locality && process_start(record.pid) != record.process_start;
+}
+
+std::vector<Record> those_found(std::vector<std::optional<Record>> found) {
+  std::vector<Record> records;
+  for (auto& record : found)
+    if (record) records.push_back(std::move(*record));
+  return records;
 }
 
 }  // namespace
@@ -55,52 +65,78 @@ FileRendezvous::FileRendezvous(fs::path directory, Record mine)
     : directory_(std::move(directory)), mine_(std::move(mine)) {
   std::error_code error;
   fs::create_directories(directory_, error);
-  auto const temporary = path_of(mine_.rank).string() + ".tmp-" + text::hex(mine_.token);
-  std::ofstream file(temporary, std::ios::binary);
-  file << encode(mine_);
-  file.close();
-  if (!file)
-    throw Error(Errc::environment, "cannot write into the rendezvous directory " + directory_.string() +
-                                       "; HOLDFAST_RENDEZVOUS must name a directory that every member can write");
-  fs::rename(temporary, path_of(mine_.rank));
-}
-
-FileRendezvous::~FileRendezvous() {
-  // A newer process may have put its own record there: only ours goes.
-  auto const path = path_of(mine_.rank);
-  auto const record = read_record(path);
-  std::error_code ignored;
-  if (record && record->token == mine_.token) fs::remove(path, ignored);
+  write(path_of(mine_.rank), encode(mine_));
 }
 
 fs::path FileRendezvous::path_of(int rank) const {
   return directory_ / file_name(mine_.job_id, rank);
 }
 
+/// Says that a rank has read all records; holds its token, so a mark of an earlier start says nothing.
+fs::path FileRendezvous::mark_of(int rank) const {
+  return path_of(rank).string() + ".met";
+}
+
+void FileRendezvous::write(fs::path const& path, std::string const& content) const {
+  auto const temporary = path.string() + ".tmp-" + text::hex(mine_.token);
+  std::ofstream file(temporary, std::ios::binary);
+  file << content;
+  file.close();
+  std::error_code error;
+  if (file) fs::rename(temporary, path, error);
+  if (!file || error)
+    throw Error(Errc::environment, "cannot write into the rendezvous directory " + directory_.string() +
+                                       "; HOLDFAST_RENDEZVOUS must name a directory that every member can write");
+}
+
+std::optional<Record> FileRendezvous::find(int rank) const {
+  if (rank == mine_.rank) return mine_;
+  auto record = read_record(path_of(rank));
+  if (!record || record->job_id != mine_.job_id || record->rank != rank || is_stale(*record, mine_.locality))
+    return std::nullopt;
+  return record;
+}
+
 std::vector<Record> FileRendezvous::wait_for_all(Deadline deadline) const {
   auto const ranks = static_cast<std::size_t>(mine_.world_size);
   std::vector<std::optional<Record>> found(ranks);
-  while (true) {
-    std::vector<int> missing;
-    for (std::size_t rank = 0; rank < ranks; ++rank) {
-      if (found[rank]) continue;
-      auto record = static_cast<int>(rank) == mine_.rank ? mine_ : read_record(path_of(static_cast<int>(rank)));
-      if (record && record->job_id == mine_.job_id && record->rank == static_cast<int>(rank) &&
-          !is_stale(*record, mine_.locality))
-        found[rank] = std::move(record);
-      else
-        missing.push_back(static_cast<int>(rank));
+  std::vector<bool> has_met(ranks, false);
+  auto const wait = [&](auto is_here) {
+    while (true) {
+      std::vector<int> missing;
+      for (std::size_t rank = 0; rank < ranks; ++rank)
+        if (!is_here(rank)) missing.push_back(static_cast<int>(rank));
+      if (missing.empty()) return;
+      if (deadline.has_passed())
+        throw Error(Errc::start_failed, name_ranks(missing) + " of " + std::to_string(ranks) + " did not show up in " +
+                                            directory_.string() +
+                                            "; see whether they were started, look into their logs, or raise "
+                                            "HOLDFAST_START_TIMEOUT_MS");
+      std::this_thread::sleep_for(kPollPeriod);
     }
-    if (missing.empty()) break;
-    if (deadline.has_passed())
-      throw Error(Errc::start_failed,
-                  name_ranks(missing) + " of " + std::to_string(ranks) + " did not show up in " + directory_.string() +
-                      "; see whether they were started, look into their logs, or raise HOLDFAST_START_TIMEOUT_MS");
-    std::this_thread::sleep_for(kPollPeriod);
-  }
-  std::vector<Record> records;
-  for (auto& record : found) records.push_back(std::move(*record));
-  return records;
+  };
+  bool is_another_size = false;  // Then some wait for ranks that others know nothing of: nobody needs to wait longer.
+  wait([&](std::size_t rank) {
+    if (!found[rank]) found[rank] = find(static_cast<int>(rank));
+    if (found[rank] && found[rank]->world_size != mine_.world_size) is_another_size = true;
+    return found[rank].has_value() || is_another_size;
+  });
+  if (is_another_size) return those_found(std::move(found));
+  write(mark_of(mine_.rank), text::hex(mine_.token));
+  wait([&](std::size_t rank) {
+    if (!has_met[rank]) has_met[rank] = read_text(mark_of(static_cast<int>(rank))) == text::hex(found[rank]->token);
+    return has_met[rank];
+  });
+  return those_found(std::move(found));
+}
+
+void FileRendezvous::clean_up() const {
+  // A newer process may have put its own record there: only ours goes.
+  auto const record = read_record(path_of(mine_.rank));
+  if (!record || record->token != mine_.token) return;
+  std::error_code ignored;
+  fs::remove(path_of(mine_.rank), ignored);
+  fs::remove(mark_of(mine_.rank), ignored);
 }
 
 }  // namespace holdfast::net

@@ -57,6 +57,10 @@ std::string job_id(Config const& config, Environment const& environment) {
       "rendezvous = \"" + text + "\" is neither file:///absolute/directory nor tcp://host:port (HOLDFAST_RENDEZVOUS)");
 }
 
+bool is_this_host(std::string const& host) {
+  return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0;
+}
+
 void apply_rendezvous(Placement& placement, std::string const& text) {
   if (text.rfind("file://", 0) == 0) {
     placement.directory = text.substr(7);
@@ -73,6 +77,7 @@ void apply_rendezvous(Placement& placement, std::string const& text) {
         port < 1 || port > 65'535)
       refuse_rendezvous(text);
     placement.meeting = Meeting::tcp;
+    if (!is_this_host(placement.host)) placement.spans_hosts = true;
   } else {
     refuse_rendezvous(text);
   }

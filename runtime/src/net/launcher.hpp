@@ -22,7 +22,7 @@ struct Placement {
   std::string job_id;
   std::string launcher;      ///< "mpirun", "srun", "torchrun"; empty: none
   int launcher_tasks = 1;    ///< how many processes the launcher says it started
-  bool spans_hosts = false;  ///< the launcher says that members are on several hosts
+  bool spans_hosts = false;  ///< members are on several hosts, or may be
 };
 
 /// Reads one environment variable.

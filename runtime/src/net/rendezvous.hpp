@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,21 +14,25 @@
 namespace holdfast::net {
 
 /// A shared directory: each member writes its own record under a temporary name, renames it, and reads the others'.
-/// The record is removed when the object goes, after the members are connected.
 class FileRendezvous {
  public:
   /// @throws Error environment when the directory cannot be made or written
   FileRendezvous(std::filesystem::path directory, Record mine);
-  ~FileRendezvous();
-  FileRendezvous(FileRendezvous const&) = delete;
-  FileRendezvous& operator=(FileRendezvous const&) = delete;
 
-  /// The records of all ranks, in rank order. Records of other jobs and of processes that ended are ignored.
+  /// The records of all ranks, in rank order. Records of other jobs and of processes that ended are ignored. Returns
+  /// only when all have them: one that finds a difference and ends must not look as if it had never come.
+  /// As soon as one says another world size, what is here is returned, for the difference to be named.
   /// @throws Error start_failed naming the ranks that did not show up
   [[nodiscard]] std::vector<Record> wait_for_all(Deadline deadline) const;
 
+  /// Removes what this member wrote. Only once it is connected to all, so that all have read it.
+  void clean_up() const;
+
  private:
   [[nodiscard]] std::filesystem::path path_of(int rank) const;
+  [[nodiscard]] std::filesystem::path mark_of(int rank) const;
+  void write(std::filesystem::path const& path, std::string const& content) const;
+  [[nodiscard]] std::optional<Record> find(int rank) const;
   std::filesystem::path directory_;
   Record mine_;
 };
