@@ -50,6 +50,8 @@ class MpiSmallExchange final : public SmallExchange {
 
  private:
   struct State;
+  void receive() const;
+
   MpiFabric& fabric_;
   std::shared_ptr<State> state_;
 };
