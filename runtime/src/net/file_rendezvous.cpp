@@ -121,11 +121,11 @@ std::vector<Record> FileRendezvous::wait_for_all(Deadline deadline) const {
     if (found[rank] && found[rank]->world_size != mine_.world_size) is_another_size = true;
     return found[rank].has_value() || is_another_size;
   });
-  if (is_another_size) return those_found(std::move(found));
   write(mark_of(mine_.rank), text::hex(mine_.token));
   wait([&](std::size_t rank) {
-    if (!has_met[rank]) has_met[rank] = read_text(mark_of(static_cast<int>(rank))) == text::hex(found[rank]->token);
-    return has_met[rank];
+    if (!has_met[rank] && found[rank])
+      has_met[rank] = read_text(mark_of(static_cast<int>(rank))) == text::hex(found[rank]->token);
+    return has_met[rank] || !found[rank];
   });
   return those_found(std::move(found));
 }

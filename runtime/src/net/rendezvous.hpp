@@ -21,7 +21,7 @@ class FileRendezvous {
 
   /// The records of all ranks, in rank order. Records of other jobs and of processes that ended are ignored. Returns
   /// only when all have them: one that finds a difference and ends must not look as if it had never come.
-  /// As soon as one says another world size, what is here is returned, for the difference to be named.
+  /// When one says another world size, those that are here do not wait for the rest: the difference is to be named.
   /// @throws Error start_failed naming the ranks that did not show up
   [[nodiscard]] std::vector<Record> wait_for_all(Deadline deadline) const;
 
