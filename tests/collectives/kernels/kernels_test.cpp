@@ -8,6 +8,9 @@
 #include <random>
 
 #include <gtest/gtest.h>
+
+#include "kernels/highway.hpp"
+// After the choice of instruction sets above.
 #include <hwy/targets.h>
 
 namespace holdfast::kernels {
