@@ -32,7 +32,7 @@ int bench(int argc, char** argv) {
   std::int64_t const batch = 128, hidden = 2048;
   int const blocks = argc > 1 ? std::atoi(argv[1]) : 8, steps = argc > 2 ? std::atoi(argv[2]) : 12;
   torch::set_num_threads(1);
-  torch::set_flush_denormal(true);
+  at::globalContext().setFlushDenormal(true);
   torch::manual_seed(7);
   using namespace torch::nn;
   Sequential model(Linear(784, hidden), ReLU(), Linear(hidden, hidden), ReLU(), Linear(hidden, hidden), ReLU(),
