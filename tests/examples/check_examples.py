@@ -103,7 +103,7 @@ class Alone(Examples):
         self.refused(OPTIONS.char_lm, "--data", "nowhere.txt", says=["nowhere.txt", "examples/data/prepare kjv"])
         broken = Path(self.folder.name) / "broken.csv"
         for text, says in (("1,0,0,0,0\n1,0,x,0,0\n", "line 2"), ("1,0,0,0\n1,0,0,0\n", "square"),
-                           ("1,0,0,0,0\n1,0\n", "line 2"), ("-1,0\n", "label"), ("", "square"), ("1,nan\n2,1\n", "finite")):
+                           ("1,0,0,0,0\n1,0\n", "line 2"), ("-1,0\n", "label"), ("", "no data"), ("1,nan\n2,1\n", "finite")):
             broken.write_text(text, encoding="ascii")
             self.refused(OPTIONS.digits, "--data", broken, says=[says])
 
