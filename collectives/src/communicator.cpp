@@ -72,7 +72,7 @@ Work Communicator::alone(std::function<Work(Round&)> const& add) {
   Work const work = add(round);
   work.impl_->is_lone = true;
   round.impl_->is_lone = true;
-  round.impl_->seal(true);
+  round.impl_->seal();
   return work;
 }
 

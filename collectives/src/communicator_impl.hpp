@@ -43,7 +43,7 @@ struct Round::Impl {
   Work add(pipeline::Descriptor descriptor, std::optional<Rule> rule, Bucket::Impl& bucket,
            std::shared_ptr<Bucket::Impl> const& owner);
   Work add(pipeline::Descriptor descriptor, std::optional<Rule> rule, ConstBuffer in, MutableBuffer out);
-  void seal(bool wakes);
+  void seal();
 };
 
 }  // namespace holdfast

@@ -94,16 +94,16 @@ Round::Impl::~Impl() {
   if (is_lone || is_finished() || (state->added == 0 && engine.take_back(*state))) return;
   // The others cannot end this round without this member; they learn it now instead of at their deadline.
   engine.abort("a round was given up before its outcome was known");
-  if (!is_sealed) seal(false);
+  if (!is_sealed) seal();
   auto const soon = Deadline::after(std::chrono::seconds(1));
   engine.drive_until(is_finished, soon);
   static_cast<void>(engine.group().leave(soon));
 }
 
-void Round::Impl::seal(bool wakes) {
+void Round::Impl::seal() {
   if (is_sealed) return;
   is_sealed = true;
-  communicator->engine.seal(state, wakes);
+  communicator->engine.seal(state);
 }
 
 Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, pipeline::CollectiveMemory memory) {
@@ -209,7 +209,7 @@ Work Round::barrier() {
 Outcome<Reduction> Round::commit(Deadline deadline) {
   auto& engine = impl_->communicator->engine;
   auto const& state = impl_->state;
-  impl_->seal(false);
+  impl_->seal();
   if (!engine.drive_until([&] { return state->is_finished.load(std::memory_order_acquire); }, deadline))
     return fail(engine.pending(*state));
   return *state->outcome;

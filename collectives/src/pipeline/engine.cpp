@@ -14,8 +14,12 @@ using namespace std::chrono_literals;
 
 // Half the window, so that a round always fits beside what is left of the one before it.
 constexpr std::uint32_t kMaxCollectivesPerRound = fabrics::kWindow / 2;
-// Below this a round's collectives wait for its commit: waking a thread takes longer than moving the bytes.
+// Below this nobody is woken for a round's collectives: that takes longer than moving the bytes, and the caller is
+// likely to wait for them next. If it does not, the thread finds them at its next look.
 constexpr std::size_t kWorthWaking = 64 << 10;
+constexpr auto kLookPeriod = 5ms;
+// Looks in vain before the thread sleeps until it is woken.
+constexpr int kLooks = 200;
 // Bound on one sleep of the thread that drives, should a wake-up be lost; nothing depends on it.
 constexpr auto kLongestSleep = 100ms;
 
@@ -80,23 +84,22 @@ void Engine::add(std::shared_ptr<RoundState> const& round, std::shared_ptr<Colle
                                         " collectives; use larger buckets or several rounds");
   ++round->added;
   round->waiting_bytes += collective->descriptor().elements * element_bytes(collective->descriptor().dtype);
-  bool const wakes = round->waiting_bytes >= kWorthWaking;
-  if (wakes) round->waiting_bytes = 0;
-  {
-    std::lock_guard const lock(queue_mutex_);
-    events_.push_back({round, std::move(collective)});
-  }
-  has_events_.store(true, std::memory_order_release);
-  if (wakes) wake_thread();
+  bool const is_worth_waking = round->waiting_bytes >= kWorthWaking;
+  if (is_worth_waking) round->waiting_bytes = 0;
+  push({round, std::move(collective)}, is_worth_waking);
 }
 
-void Engine::seal(std::shared_ptr<RoundState> const& round, bool wakes) {
+void Engine::seal(std::shared_ptr<RoundState> const& round) {
+  push({round, nullptr}, false);
+}
+
+void Engine::push(Event event, bool is_worth_waking) {
   {
     std::lock_guard const lock(queue_mutex_);
-    events_.push_back({round, nullptr});
+    events_.push_back(std::move(event));
   }
-  has_events_.store(true, std::memory_order_release);
-  if (wakes || is_driven_.load()) wake_thread();
+  has_events_.store(true);
+  if (is_worth_waking || is_driven_.load() || !is_looking_.exchange(true)) wake_thread();
 }
 
 bool Engine::drive_until(std::function<bool()> const& is_done, Deadline deadline) {
@@ -179,13 +182,29 @@ Failure Engine::pending(RoundState const& round) const {
 }
 
 void Engine::run(std::stop_token stop) {
+  int looks_left = 0;
   while (!stop.stop_requested()) {
+    bool is_woken = false;
     {
       std::unique_lock lock(queue_mutex_);
-      thread_wakes_.wait(lock, stop, [&] { return thread_is_wanted_; });
+      auto const is_wanted = [&] { return thread_is_wanted_; };
+      is_woken = is_looking_.load() ? thread_wakes_.wait_for(lock, stop, kLookPeriod, is_wanted)
+                                    : thread_wakes_.wait(lock, stop, is_wanted);
       thread_is_wanted_ = false;
     }
-    std::lock_guard const drive(drive_mutex_);
+    if (is_woken || has_events_.load()) {
+      looks_left = kLooks;
+    } else if (--looks_left <= 0) {
+      is_looking_.store(false);
+      if (has_events_.load()) is_looking_.store(true);  // pushed by one who still saw this thread looking
+      continue;
+    }
+    std::unique_lock drive(drive_mutex_, std::defer_lock);
+    if (is_woken) {
+      drive.lock();
+    } else if (!has_events_.load() || !drive.try_lock()) {
+      continue;  // whoever drives takes them up
+    }
     is_driven_.store(true);
     step();
     while (has_work() && !stop.stop_requested())

@@ -41,12 +41,12 @@ class Engine {
   [[nodiscard]] std::shared_ptr<RoundState> begin(std::uint32_t stream);
   /// Undoes begin() for the newest round of its stream, into which nothing has been put. False if it is not the newest.
   bool take_back(RoundState const& round);
-  /// Puts a collective into its round. Short ones wait for the next seal() or drive_until(), or for others, until they
-  /// are worth waking a thread for.
+  /// Puts a collective into its round. Short ones are left for drive_until(); otherwise the thread finds them within
+  /// milliseconds.
   /// @throws Error bad_argument when the round holds as many collectives as a round may
   void add(std::shared_ptr<RoundState> const& round, std::shared_ptr<Collective> collective);
-  /// No further collective will be put into the round. With `wakes` somebody goes on with it at once.
-  void seal(std::shared_ptr<RoundState> const& round, bool wakes);
+  /// No further collective will be put into the round.
+  void seal(std::shared_ptr<RoundState> const& round);
 
   /// Helps or waits until `is_done` or the deadline. @return is_done()
   bool drive_until(std::function<bool()> const& is_done, Deadline deadline);
@@ -73,6 +73,7 @@ class Engine {
   };
 
   void run(std::stop_token stop);
+  void push(Event event, bool is_worth_waking);
   bool step();
   bool take_events();
   bool take_up_backlog(StreamState& stream);
@@ -109,6 +110,7 @@ class Engine {
   std::condition_variable_any thread_wakes_;
   std::condition_variable waiters_wake_;
   std::atomic<bool> has_events_{false};
+  std::atomic<bool> is_looking_{false};  // the thread looks for events by itself
   std::atomic<bool> view_has_news_{false};
   std::atomic<bool> has_failed_{false};
   std::atomic<bool> is_driven_{false};
