@@ -93,8 +93,9 @@ class ModelTensors {
 /// synchronize() (an unused parameter, or one used only under no_sync) contributes the gradient it has, or zeros.
 /// A group that was started as one member applies no rule.
 ///
-/// Ownership: keeps the model's tensors alive; removes its hooks at destruction. The aggregate in `.grad` keeps its own
-///            memory alive, also after that, as long as a borrowed Communicator lives.
+/// Ownership: keeps the model's tensors alive; takes its hooks and the aggregate in `.grad` away at destruction. A copy
+/// of
+///            `.grad` that the program keeps has its memory for as long as a borrowed Communicator lives
 /// Threads:   one thread at a time, the one that runs backward
 /// Collective: all members construct, run backward and synchronize equally often
 class DataParallel {
