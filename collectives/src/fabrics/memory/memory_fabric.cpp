@@ -16,10 +16,11 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// How long to look before going to sleep. Waking a sleeper costs about as much; with more ranks than cores the one that
-// is waited for needs this core, so it is yielded instead.
-constexpr auto kLook = 8us;
-constexpr auto kYield = 40us;
+// How long to look before going to sleep: a moment with the core, then giving it up to whoever is waited for, since two
+// members may well sit on one core. Sleeping at once would cost a wake-up for each step, and a sleeper is likely to be
+// woken on the core of its waker.
+constexpr auto kLook = 1500ns;
+constexpr auto kYield = 60us;
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -201,17 +202,15 @@ void MemoryFabric::wait(std::chrono::nanoseconds at_most) {
   Doorbell& doorbell = own().doorbell;
   auto const was_rung = [&] { return doorbell.rings.load(std::memory_order_acquire) != rings_seen_; };
   auto const start = std::chrono::steady_clock::now();
-  auto const look_until = start + std::min<std::chrono::nanoseconds>(more_ranks_than_cores_ ? kYield : kLook, at_most);
-  do {
-    for (int look = 0; look < 32; ++look) {
+  auto const look_until = start + (more_ranks_than_cores_ ? 0ns : kLook);
+  auto const yield_until = start + std::min<std::chrono::nanoseconds>(kYield, at_most);
+  for (auto now = start; now < yield_until; now = std::chrono::steady_clock::now()) {
+    for (int look = 0; look < 16; ++look) {
       if (was_rung()) return;
-      if (more_ranks_than_cores_) {
-        ::sched_yield();
-      } else {
-        pause();
-      }
+      pause();
     }
-  } while (std::chrono::steady_clock::now() < look_until);
+    if (now >= look_until) ::sched_yield();
+  }
   auto const rings = announce_sleep(doorbell);
   if (rings != rings_seen_) {
     cancel_sleep(doorbell);
