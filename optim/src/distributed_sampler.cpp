@@ -11,6 +11,8 @@
 namespace holdfast {
 namespace {
 
+__extension__ using Wide = unsigned __int128;  // no standard type holds the product of two 64-bit words
+
 // The finaliser of SplitMix64: a bijection of 64-bit words that passes for random.
 std::uint64_t mixed(std::uint64_t word) {
   word = (word ^ (word >> 30)) * 0xbf58476d1ce4e5b9U;
@@ -26,7 +28,7 @@ class Counter {
   std::uint64_t below(std::uint64_t bound) {
     std::uint64_t const skipped = (0 - bound) % bound;
     for (;;) {
-      auto const product = static_cast<unsigned __int128>(mixed(key_ + ++drawn_ * kStep)) * bound;
+      auto const product = static_cast<Wide>(mixed(key_ + ++drawn_ * kStep)) * bound;
       if (static_cast<std::uint64_t>(product) >= skipped) return static_cast<std::uint64_t>(product >> 64);
     }
   }
