@@ -111,7 +111,10 @@ void GroupState::flush() {
       mesh_->finish(disconnect->rank);
     } else {
       is_news = true;
-      if (std::holds_alternative<protocol::ViewHasFailed>(action)) record_failure(*failure);
+      if (std::holds_alternative<protocol::ViewHasFailed>(action)) {
+        record_failure(*failure);
+        mesh_->give_up(failure->message());
+      }
       if (auto const* const left = std::get_if<protocol::MemberLeft>(&action))
         events.record("member_left", {{"member_rank", std::int64_t{left->rank}}});
     }

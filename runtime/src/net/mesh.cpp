@@ -62,8 +62,10 @@ void Mesh::prepare(std::vector<Record> records, int self, MeshListener& listener
 void Mesh::connect(Deadline deadline) {
   accept();
   for (int rank = 0; rank < self_; ++rank) call(rank);
-  while (!unconnected().empty() && refusal_.empty() && !deadline.has_passed()) io_.run_one_until(deadline.instant());
+  while (!unconnected().empty() && refusal_.empty() && failure_.empty() && !deadline.has_passed())
+    io_.run_one_until(deadline.instant());
   if (!refusal_.empty()) throw Error(Errc::mismatch, refusal_);
+  if (!failure_.empty()) throw Error(Errc::start_failed, failure_);
   if (auto const missing = unconnected(); !missing.empty())
     throw Error(Errc::start_failed, name_ranks(missing) + " could not be connected" +
                                         (last_error_.empty() ? "" : " (" + last_error_ + ")") +

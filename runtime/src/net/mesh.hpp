@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <asio/io_context.hpp>
@@ -55,6 +56,8 @@ class Mesh {
   /// Connects to all. Runs on the calling thread, heartbeats included.
   /// @throws Error start_failed naming the ranks without a connection, mismatch when one refuses
   void connect(Deadline deadline);
+  /// Ends connect() at once with start_failed: the view failed before it was complete.
+  void give_up(std::string reason) { failure_ = std::move(reason); }
   /// From here on the protocol thread runs the mesh.
   void run(std::string const& thread_name);
   /// Ends the thread. Afterwards nothing is reported any more.
@@ -99,6 +102,7 @@ class Mesh {
   std::vector<Peer> peers_;
   std::set<std::shared_ptr<Connection>> strangers_;
   std::string refusal_;
+  std::string failure_;
   std::string last_error_;
   std::jthread thread_;
 };

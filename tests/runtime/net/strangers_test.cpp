@@ -111,6 +111,29 @@ TEST_F(Strangers, member_that_sends_rubbish_is_named) {
   EXPECT_EQ(gathered.error().failed_members, std::vector{MemberId{1}});
 }
 
+TEST_F(Strangers, member_lost_during_the_start_ends_the_start_at_once) {
+  records_.push_back(net::describe_self({}, 2, 3));  // Never comes.
+  std::string message;
+  std::jthread joiner([&] {
+    try {
+      (void)enter(0);
+    } catch (Error const& error) {
+      message = error.what();
+    }
+  });
+  {
+    auto socket = call(0);
+    asio::write(socket, asio::buffer(net::encode(protocol::Message(protocol::Hello{1, "", records_[0].token, 1, 0}))));
+    net::Bytes welcome(16);
+    socket.read_some(asio::buffer(welcome));
+  }
+  auto const began = Deadline::Clock::now();
+  joiner.join();
+  EXPECT_LT(Deadline::Clock::now() - began, 10s);
+  EXPECT_THAT(message, HasSubstr("rank 1"));
+  EXPECT_THAT(message, HasSubstr("member_lost"));
+}
+
 TEST_F(Strangers, missing_member_is_named_when_nobody_connects) {
   auto state = std::make_shared<GroupState>(Config{}, net::first_view(records_), 0);
   try {
