@@ -1,4 +1,5 @@
 #include <string>
+#include <utility>
 
 #include <torch/nn/module.h>
 
@@ -12,7 +13,11 @@ ModelTensors::ModelTensors(torch::nn::Module const& module) {
 }
 
 ModelTensors::ModelTensors(std::vector<at::Tensor> const& tensors) {
-  for (auto const& tensor : tensors) parameters.push_back({"#" + std::to_string(parameters.size()), tensor});
+  for (auto const& tensor : tensors) {
+    std::string name = std::to_string(parameters.size());
+    name.insert(name.begin(), '#');
+    parameters.push_back({std::move(name), tensor});
+  }
 }
 
 }  // namespace holdfast
