@@ -64,6 +64,9 @@ class Exchange {
   [[nodiscard]] virtual bool row_arrived(int source, std::size_t bytes) const = 0;
   [[nodiscard]] virtual std::byte const* row(int source) const = 0;
 
+  /// No row will be read any more: a fabric that copied them may use that memory again.
+  virtual void release_rows() {}
+
   /// Places into which this owner writes each byte of its shard (at the same offset from each pointer).
   [[nodiscard]] virtual std::span<std::byte* const> destinations() = 0;
   /// Instead, with plan.per_member: where `receiver`'s own version of this owner's shard is written.
@@ -126,6 +129,9 @@ class Fabric {
   /// Returns when something may have happened, wake() was called, or `at_most` has passed. May return early.
   virtual void wait(std::chrono::nanoseconds at_most) = 0;
   virtual void wake() = 0;
+
+  /// Whether peers wait for something that moves only while this member drives, though it waits for nothing itself.
+  [[nodiscard]] virtual bool is_busy() const { return false; }
 
   /// Whether any thread may drive (in turn), or only the communicator's own.
   [[nodiscard]] virtual bool any_thread_may_drive() const = 0;

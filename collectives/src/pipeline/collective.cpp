@@ -362,6 +362,7 @@ bool Collective::check_gathered(Blocker& blocker) {
   hashes_.assign(static_cast<std::size_t>(world_size_), 0);
   for (int owner = 0; gathers && owner < world_size_; ++owner)
     hashes_[static_cast<std::size_t>(owner)] = exchange_->result_hash(owner);
+  exchange_->release_rows();
   stage_ = Stage::complete;
   return true;
 }

@@ -457,7 +457,7 @@ bool Engine::release_drained() {
 }
 
 bool Engine::has_work() const {
-  if (has_events_.load() || !draining_.empty()) return true;
+  if (has_events_.load() || !draining_.empty() || fabric_->is_busy()) return true;
   for (auto const& stream : streams_) {
     if (!stream->backlog.empty()) return true;
     for (auto const& round : stream->rounds) {

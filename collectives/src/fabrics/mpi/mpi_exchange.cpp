@@ -186,6 +186,11 @@ std::byte const* MpiExchange::row(int source) const {
   return state_->contribution + state_->plan.scatter[at(source)].begin;
 }
 
+void MpiExchange::release_rows() {
+  for (int source = 0; source < state_->ranks; ++source)
+    if (state_->lane(kRowIn, source).is_complete()) state_->rows[at(source)] = {};
+}
+
 std::span<std::byte* const> MpiExchange::destinations() {
   return state_->destinations;
 }

@@ -23,6 +23,7 @@ class MpiExchange final : public Exchange {
   void start(ExchangePlan const& plan) override;
   [[nodiscard]] bool row_arrived(int source, std::size_t bytes) const override;
   [[nodiscard]] std::byte const* row(int source) const override;
+  void release_rows() override;
   [[nodiscard]] std::span<std::byte* const> destinations() override;
   [[nodiscard]] std::byte* destination(int receiver) override;
   void publish(int generation, std::size_t bytes, std::uint64_t hash) override;

@@ -76,6 +76,7 @@ class MpiFabric final : public Fabric {
   void wake() override;
   [[nodiscard]] bool any_thread_may_drive() const override { return false; }
   [[nodiscard]] bool rows_are_private() const override { return true; }
+  [[nodiscard]] bool is_busy() const override { return memory_->requests.is_sending(); }
   [[nodiscard]] ReadyBoard* ready_board() override { return nullptr; }
   [[nodiscard]] std::string trouble() const override { return memory_->requests.trouble(); }
   void abort() noexcept override;

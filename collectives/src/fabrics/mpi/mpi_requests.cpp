@@ -17,6 +17,7 @@ void MpiRequests::send(Ticket ticket, int tag, std::byte const* data, std::size_
   int const peer = peers_[static_cast<std::size_t>(ticket.peer)];
   int const code = MPI_Isend(data, static_cast<int>(bytes), MPI_BYTE, peer, tag, comm_, &request);
   sent_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  ticket.is_send = true;
   add(std::move(ticket), code, request);
 }
 
@@ -34,6 +35,7 @@ void MpiRequests::add(Ticket ticket, int code, MPI_Request request) {
     graveyard_.push_back({request, std::move(ticket)});
     return;
   }
+  if (ticket.is_send) ++open_sends_;
   requests_.push_back(request);
   tickets_.push_back(std::move(ticket));
 }
@@ -82,6 +84,7 @@ bool MpiRequests::collect() {
     MPI_Status const& status = statuses_[static_cast<std::size_t>(entry)];
     int const error = code == MPI_ERR_IN_STATUS ? status.MPI_ERROR : MPI_SUCCESS;
     gone.push_back(index);
+    if (tickets_[index].is_send) --open_sends_;
     if (error != MPI_SUCCESS) {
       // It decides nothing: the error may be local, early or late. Whoever waits for these bytes goes on waiting.
       report_code(tickets_[index].peer, error);

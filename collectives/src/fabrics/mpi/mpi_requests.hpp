@@ -40,6 +40,7 @@ class MpiRequests {
     int peer = 0;  ///< rank in the view
     std::uint32_t lane = 0;
     std::uint32_t message = 0;
+    bool is_send = false;  ///< set by send()
   };
   void send(Ticket ticket, int tag, std::byte const* data, std::size_t bytes);
   void receive(Ticket ticket, int tag, std::byte* data, std::size_t bytes);
@@ -55,6 +56,8 @@ class MpiRequests {
   void reap();
 
   [[nodiscard]] bool is_idle() const { return requests_.empty(); }
+  /// Sends that are not complete: without this member's MPI calls they may not go on.
+  [[nodiscard]] bool is_sending() const { return open_sends_ > 0 && !is_stopped(); }
   /// Open requests, or some that were given up after an error.
   [[nodiscard]] bool has_leftovers() const { return !requests_.empty() || !graveyard_.empty(); }
   [[nodiscard]] std::uint64_t sent_bytes() const { return sent_bytes_.load(std::memory_order_relaxed); }
@@ -76,6 +79,7 @@ class MpiRequests {
     Ticket ticket;
   };
   std::vector<GivenUp> graveyard_;
+  std::size_t open_sends_ = 0;
   std::vector<int> indices_;
   std::vector<MPI_Status> statuses_;
   std::atomic<bool> is_stopped_{false};
