@@ -70,7 +70,9 @@ bool Work::is_done() const {
 
 Outcome<Reduction> Work::wait(Deadline deadline) const {
   auto& engine = impl_->communicator->engine;
-  if (!engine.drive_until([this] { return is_done(); }, deadline)) return fail(engine.pending(*impl_->round));
+  if (!engine.wait_for(
+          *impl_->round, [this] { return is_done(); }, deadline))
+    return fail(engine.pending(*impl_->round));
   if (impl_->round->is_finished.load(std::memory_order_acquire)) return *impl_->round->outcome;
   Reduction reduction;
   reduction.view = engine.view().id;
@@ -96,7 +98,7 @@ Round::Impl::~Impl() {
   engine.abort("a round was given up before its outcome was known");
   if (!is_sealed) seal();
   auto const soon = Deadline::after(std::chrono::seconds(1));
-  engine.drive_until(is_finished, soon);
+  engine.wait_for(*state, is_finished, soon);
   static_cast<void>(engine.group().leave(soon));
 }
 
@@ -210,7 +212,8 @@ Outcome<Reduction> Round::commit(Deadline deadline) {
   auto& engine = impl_->communicator->engine;
   auto const& state = impl_->state;
   impl_->seal();
-  if (!engine.drive_until([&] { return state->is_finished.load(std::memory_order_acquire); }, deadline))
+  if (!engine.wait_for(
+          *state, [&] { return state->is_finished.load(std::memory_order_acquire); }, deadline))
     return fail(engine.pending(*state));
   return *state->outcome;
 }

@@ -2,7 +2,6 @@
 
 #include <exception>
 #include <iostream>
-#include <string>
 
 #include <holdfast/runtime/error.hpp>
 
@@ -12,11 +11,7 @@ int guarded(std::string_view program, std::function<int()> const& main) {
   try {
     return main();
   } catch (holdfast::Error const& error) {
-    // The message alone says it; what() ends with the text of the error code.
-    std::string message = error.what();
-    if (auto const tail = ": " + error.code().message(); message.ends_with(tail))
-      message.resize(message.size() - tail.size());
-    std::cerr << program << ": " << message << std::endl;
+    std::cerr << program << ": " << error.what() << std::endl;
     switch (error.errc()) {
       case holdfast::Errc::bad_argument:
       case holdfast::Errc::bad_config:

@@ -356,7 +356,7 @@ std::vector<Check> check_settings() {
     }
     checks.push_back({"settings", "configuration", Verdict::good, "valid", ""});
   } catch (Error const& error) {
-    checks.push_back({"settings", "configuration", Verdict::problem, message_of(error), "correct or unset it"});
+    checks.push_back({"settings", "configuration", Verdict::problem, error.what(), "correct or unset it"});
   }
   return checks;
 }

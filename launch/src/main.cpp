@@ -82,7 +82,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s: %s\n", speaker.c_str(), error.what());
     return holdfast::launch::kUsageStatus;
   } catch (holdfast::Error const& error) {
-    std::fprintf(stderr, "%s: %s\n", speaker.c_str(), holdfast::launch::message_of(error).c_str());
+    std::fprintf(stderr, "%s: %s\n", speaker.c_str(), error.what());
     auto const code = error.errc();
     bool const is_usage = code == holdfast::Errc::bad_argument || code == holdfast::Errc::bad_config;
     return is_usage ? holdfast::launch::kUsageStatus : 1;

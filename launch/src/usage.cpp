@@ -122,14 +122,6 @@ std::string join(std::span<std::string_view const> words, std::string_view separ
   return text;
 }
 
-std::string message_of(Error const& error) {
-  std::string text = error.what();
-  std::string const ending = ": " + error.code().message();
-  if (text.size() > ending.size() && text.compare(text.size() - ending.size(), ending.size(), ending) == 0)
-    text.resize(text.size() - ending.size());
-  return text;
-}
-
 std::string shell_line(std::span<std::string const> words) {
   constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%_+=:,./-";
   std::string line;

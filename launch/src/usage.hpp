@@ -46,9 +46,6 @@ std::string_view require_one_of(std::string_view option, std::string_view text,
 /// "a, b, c"
 [[nodiscard]] std::string join(std::span<std::string_view const> words, std::string_view separator = ", ");
 
-/// What the error says, without the text of its code, which a system_error appends.
-[[nodiscard]] std::string message_of(Error const& error);
-
 /// Words quoted for a POSIX shell and joined by blanks.
 [[nodiscard]] std::string shell_line(std::span<std::string const> words);
 

@@ -63,9 +63,5 @@ TEST(FormatBytes, uses_the_largest_whole_unit) {
   EXPECT_EQ(format_bytes(1000), "1000");
 }
 
-TEST(MessageOf, leaves_out_the_text_of_the_code) {
-  EXPECT_EQ(message_of(Error(Errc::bad_argument, "f is too large")), "f is too large");
-}
-
 }  // namespace
 }  // namespace holdfast::launch

@@ -5,6 +5,7 @@
 
 #include <holdfast/runtime/error.hpp>
 #include <holdfast/runtime/event_log.hpp>
+#include <holdfast/runtime/progress.hpp>
 
 namespace holdfast::pipeline {
 
@@ -33,7 +34,11 @@ Blocker unpack(std::uint64_t packed) {
 }  // namespace
 
 Engine::Engine(Group group, std::shared_ptr<fabrics::Fabric> fabric)
-    : group_(std::move(group)), view_(group_.view()), rank_(group_.rank()), fabric_(std::move(fabric)) {
+    : group_(std::move(group)),
+      number_(group_.next_number("communicator")),
+      view_(group_.view()),
+      rank_(group_.rank()),
+      fabric_(std::move(fabric)) {
   for (std::uint32_t index = 0; index < fabrics::kMaxStreams; ++index)
     streams_.push_back(std::make_unique<StreamState>());
   group_.rounds().set_listener(this, [this] {
@@ -60,7 +65,9 @@ std::uint32_t Engine::open_stream(std::string_view name) {
                                         " streams; no room for '" + std::string(name) + "'");
   auto& stream = *streams_[open_streams_];
   stream.name = name;
-  stream.id = group_.rounds().open_stream(name);
+  // Each communicator counts the rounds of its own streams, whatever they are called.
+  stream.id = group_.rounds().open_stream(number_ == 0 ? stream.name
+                                                       : stream.name + " of communicator " + std::to_string(number_));
   return open_streams_++;
 }
 
@@ -100,6 +107,14 @@ void Engine::push(Event event, bool is_worth_waking) {
   }
   has_events_.store(true);
   if (is_worth_waking || is_driven_.load() || !is_looking_.exchange(true)) wake_thread();
+}
+
+bool Engine::wait_for(RoundState const& round, std::function<bool()> const& is_done, Deadline deadline) {
+  if (is_done()) return true;
+  group_.report_progress(Activity::in_round, round.id);
+  bool const in_time = drive_until(is_done, deadline);
+  group_.report_progress(Activity::computing, round.id);
+  return in_time;
 }
 
 bool Engine::drive_until(std::function<bool()> const& is_done, Deadline deadline) {

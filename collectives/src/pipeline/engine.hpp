@@ -48,8 +48,8 @@ class Engine {
   /// No further collective will be put into the round.
   void seal(std::shared_ptr<RoundState> const& round);
 
-  /// Helps or waits until `is_done` or the deadline. @return is_done()
-  bool drive_until(std::function<bool()> const& is_done, Deadline deadline);
+  /// Helps or waits until `is_done` or the deadline, as the training thread that `round` holds up. @return is_done()
+  bool wait_for(RoundState const& round, std::function<bool()> const& is_done, Deadline deadline);
 
   void abort(std::string_view reason);
 
@@ -72,6 +72,7 @@ class Engine {
     std::map<std::uint32_t, std::shared_ptr<std::vector<std::byte> const>> centers;
   };
 
+  bool drive_until(std::function<bool()> const& is_done, Deadline deadline);
   void run(std::stop_token stop);
   void push(Event event, bool is_worth_waking);
   bool step();
@@ -92,6 +93,7 @@ class Engine {
   void wake_thread();
 
   Group group_;
+  std::uint64_t number_;  // of this communicator among those of the group
   View view_;
   int rank_;
   std::shared_ptr<fabrics::Fabric> fabric_;

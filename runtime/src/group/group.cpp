@@ -59,6 +59,10 @@ Outcome<void> Group::agree(std::string_view subject, Fields const& fields, Deadl
   return {};
 }
 
+std::uint64_t Group::next_number(std::string_view name) {
+  return state_->next_number(std::string(name));
+}
+
 Rounds& Group::rounds() {
   return state_->rounds;
 }

@@ -84,6 +84,11 @@ void GroupState::on_closed() {
 
 // --- the outbox --------------------------------------------------------------------------------------------------
 
+std::uint64_t GroupState::next_number(std::string const& name) {
+  std::lock_guard const lock(mutex_);
+  return numbers_[name]++;
+}
+
 void GroupState::collect() {
   if (!core_.has_actions()) return;
   core_.take_actions(outbox_);

@@ -2,6 +2,8 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -37,6 +39,7 @@ struct GroupState final : net::MeshListener {
 
   Outcome<Parts> all_gather(std::string const& key, std::span<std::byte const> bytes, Deadline deadline);
   Outcome<void> leave(Deadline deadline);
+  std::uint64_t next_number(std::string const& name);
 
   /// Runs `use(core)` under the mutex and has the protocol thread do what comes of it.
   template <typename Use>
@@ -81,6 +84,7 @@ struct GroupState final : net::MeshListener {
   bool is_flush_posted_ = false;
   bool is_drained_ = false;  ///< every connection that can still end in good order has ended
   std::set<std::string> keys_in_use_;
+  std::map<std::string, std::uint64_t> numbers_;
   std::mutex leaving_;
   std::unique_ptr<net::Mesh> mesh_;
 };

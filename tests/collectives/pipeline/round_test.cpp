@@ -186,6 +186,20 @@ TEST(Round, goes_on_while_the_caller_computes) {
   });
 }
 
+TEST(Round, of_one_communicator_has_nothing_to_do_with_those_of_another) {
+  run_members(2, "loopback", [](Communicator& first) {
+    Communicator second(first.group());
+    std::vector<float> const in(4, 1.0F);
+    std::vector<float> out(4);
+    for (int step = 0; step < 3; ++step) {
+      ASSERT_TRUE(first.all_reduce(std::span(in), std::span(out), ReduceOp::sum).wait(soon()));
+      ASSERT_TRUE(second.all_reduce(std::span(in), std::span(out), ReduceOp::sum).wait(soon()));
+      ASSERT_TRUE(second.barrier().wait(soon()));
+    }
+    EXPECT_EQ(out[3], 2.0F);
+  });
+}
+
 TEST(Round, separate_streams_do_not_wait_for_each_other) {
   run_members(2, "loopback", [](Communicator& communicator) {
     auto const a = communicator.stream("a");

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -58,6 +59,10 @@ class Group {
   /// Checks that all members give the same (name, value) list for `subject`. On a difference every member gets the
   /// same Errc::mismatch, which names the first differing member, the field and both values.
   [[nodiscard]] Outcome<void> agree(std::string_view subject, Fields const& fields, Deadline deadline);
+
+  /// How many times this was called before with this name at this member: members that make the same calls get the same
+  /// number, so that what they create can be told apart.
+  [[nodiscard]] std::uint64_t next_number(std::string_view name);
 
   [[nodiscard]] Rounds& rounds();
   [[nodiscard]] EventLog& events();
