@@ -293,6 +293,28 @@ TEST_P(Collectives, streams_go_on_independently_of_each_other) {
   });
 }
 
+TEST_P(Collectives, several_communicators_of_one_group_work_side_by_side) {
+  run([](Communicator& first) {
+    int const rank = first.rank();
+    int const ranks = first.world_size();
+    CommunicatorOptions options;
+    options.fabric = first.fabric();
+    Communicator second(first.group(), options);
+    for (int turn = 0; turn < 20; ++turn) {
+      Values in(DType::float32, 50'000);
+      Values of_first(DType::float32, 50'000);
+      Values of_second(DType::float32, 50'000);
+      in.fill([&](std::size_t index) { return term(rank, index); });
+      auto const one = first.all_reduce(in.in(), of_first.out(), ReduceOp::sum);
+      auto const other = second.all_reduce(in.in(), of_second.out(), ReduceOp::max);
+      EXPECT_COMMITTED(other.wait(soon()));
+      EXPECT_COMMITTED(one.wait(soon()));
+      EXPECT_EQ(of_first.count_wrong([&](std::size_t index) { return reduced(ReduceOp::sum, ranks, index); }), 0U);
+      EXPECT_EQ(of_second.count_wrong([&](std::size_t index) { return reduced(ReduceOp::max, ranks, index); }), 0U);
+    }
+  });
+}
+
 TEST_P(Collectives, counts_above_two_gibibytes) {
   if (std::getenv("HOLDFAST_TEST_LONG") == nullptr) GTEST_SKIP() << "needs HOLDFAST_TEST_LONG=1 and 10 GiB of memory";
   if (GetParam().ranks != 2) GTEST_SKIP() << "memory suffices for two members";
