@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <optional>
 #include <set>
@@ -103,7 +102,6 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
     } else {
       required(aggregate.rule.check_bounds(communicator->world_size(), options.byzantine()));
     }
-    if (!borrowed) options.stream(options.stream() + " " + std::to_string(agreed_number()));
     auto const parameters = without_repetitions(model.parameters);
     auto const buffers = without_repetitions(model.buffers);
     make_slots(parameters);
@@ -119,22 +117,6 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
       torch::autograd::impl::set_post_acc_grad_hooks(slot.parameter, nullptr);
       slot.parameter.mutable_grad() = at::Tensor();
     }
-  }
-
-  // A group numbers the rounds of a stream by its name, whatever communicator they run on. A communicator of its own
-  // therefore needs names of its own: a number that all members agree on and that grows with each use.
-  std::uint64_t agreed_number() {
-    static std::atomic<std::uint64_t> used{0};
-    std::uint64_t const mine = ++used;
-    auto const all =
-        required(group.all_gather("data parallel number", std::as_bytes(std::span(&mine, 1)), start_deadline()));
-    std::uint64_t number = 0;
-    for (auto const& bytes : all) {
-      std::uint64_t other = 0;
-      if (bytes.size() == sizeof other) std::memcpy(&other, bytes.data(), sizeof other);
-      number = std::max(number, other);
-    }
-    return number;
   }
 
   void make_slots(std::vector<ModelTensors::Named> const& parameters) {
