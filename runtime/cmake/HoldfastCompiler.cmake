@@ -41,7 +41,9 @@ if(PROJECT_IS_TOP_LEVEL)
       # The sloppiness is what ccache asks for before it caches units that use a pre-compiled header. Plain env and not
       # "cmake -E env": with it, another CMake on the same build folder would change, and so redo, every command.
       set(CMAKE_CXX_COMPILER_LAUNCHER
-        env "CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime" "${HOLDFAST_CCACHE}")
+        # Base folder and no-hash-folder let a second checkout use what the first one compiled.
+        env "CCACHE_BASEDIR=${PROJECT_SOURCE_DIR}" CCACHE_NOHASHDIR=1
+        "CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime" "${HOLDFAST_CCACHE}")
     endif()
   endif()
   foreach(linker mold lld)
