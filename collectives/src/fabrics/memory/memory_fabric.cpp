@@ -110,7 +110,7 @@ class MemorySmallExchange final : public SmallExchange {
     own.bytes = static_cast<std::uint32_t>(bytes.size());
     own.is_inline = bytes.size() <= SmallSlot::kInlineBytes ? 1 : 0;
     if (own.is_inline != 0) {
-      std::memcpy(own.data, bytes.data(), bytes.size());
+      if (!bytes.empty()) std::memcpy(own.data, bytes.data(), bytes.size());
     } else {
       auto& overflow = fabric_.overflow_[key_.stream * kSlots + key_.sequence % kSlots];
       if (overflow.capacity < bytes.size()) {
