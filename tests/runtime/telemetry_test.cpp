@@ -63,13 +63,6 @@ TEST(Failure, is_one_line_with_everything) {
   EXPECT_EQ(failure.exit_code(), 75);
 }
 
-TEST(Error, carries_its_code_into_the_message) {
-  Error const error(Errc::bad_config, "this");
-  EXPECT_EQ(error.errc(), Errc::bad_config);
-  EXPECT_THAT(error.what(), HasSubstr("this"));
-  EXPECT_THAT(error.what(), HasSubstr("bad_config"));
-}
-
 TEST(Log, refuses_an_unknown_level) {
   EXPECT_THROW(set_log_level("loud"), Error);
 }
