@@ -61,7 +61,9 @@ Collective::Collective(Descriptor descriptor, std::optional<Rule> rule, int rank
   needs_agreement_ = descriptor_.kind == CollectiveKind::aggregate && world_size_ > 1;
 }
 
-Collective::~Collective() {
+Collective::~Collective() { give_back_buffers(); }
+
+void Collective::give_back_buffers() {
   if (private_rows_ != nullptr) pool_.give_back(std::move(private_rows_), private_bytes_);
   if (scratch_ != nullptr) pool_.give_back(std::move(scratch_), scratch_bytes_);
 }
@@ -363,6 +365,8 @@ bool Collective::check_gathered(Blocker& blocker) {
   for (int owner = 0; gathers && owner < world_size_; ++owner)
     hashes_[static_cast<std::size_t>(owner)] = exchange_->result_hash(owner);
   exchange_->release_rows();
+  // An open round may hold many that are complete: their memory serves the next ones.
+  give_back_buffers();
   stage_ = Stage::complete;
   return true;
 }

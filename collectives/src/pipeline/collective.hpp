@@ -94,6 +94,7 @@ class Collective {
   void combine_block(kernels::Rows const& rows, std::size_t begin);
   void write(std::byte const* block, std::size_t begin, std::size_t bytes);
   void finish_pass();
+  void give_back_buffers();
   bool check_gathered(Blocker& blocker);
   [[nodiscard]] std::byte const* center_at(std::size_t begin) const;
 
