@@ -5,8 +5,6 @@
 #include <cstring>
 #include <utility>
 
-#include <xxhash.h>
-
 #include <holdfast/runtime/assert.hpp>
 
 namespace holdfast::pipeline {
@@ -39,10 +37,6 @@ bool is_plain_mean(rules::Decision const& decision) {
          std::none_of(output.coefficients.begin(), output.coefficients.end(), [](double c) { return c == 0; });
 }
 
-void free_hash(XXH3_state_s* state) {
-  XXH3_freeState(state);
-}
-
 }  // namespace
 
 Collective::Collective(Descriptor descriptor, std::optional<Rule> rule, int rank, int world_size,
@@ -55,13 +49,14 @@ Collective::Collective(Descriptor descriptor, std::optional<Rule> rule, int rank
       element_bytes_(element_bytes(descriptor_.dtype)),
       chunk_elements_(std::max(kBlockElements, chunk_bytes / element_bytes_ / kBlockElements * kBlockElements)),
       non_finite_(world_size),
-      pool_(pool),
-      hash_(nullptr, &free_hash) {
+      pool_(pool) {
   // A job of one member applies no rule: there is nobody to tolerate.
   needs_agreement_ = descriptor_.kind == CollectiveKind::aggregate && world_size_ > 1;
 }
 
-Collective::~Collective() { give_back_buffers(); }
+Collective::~Collective() {
+  give_back_buffers();
+}
 
 void Collective::give_back_buffers() {
   if (private_rows_ != nullptr) pool_.give_back(std::move(private_rows_), private_bytes_);
@@ -121,8 +116,6 @@ bool Collective::start_when_announced(Blocker& blocker) {
     private_bytes_ = sources_.size() * shard_elements_ * element_bytes_;
     private_rows_ = pool_.take(private_bytes_);
   }
-  hash_.reset(XXH3_createState());
-  XXH3_64bits_reset(hash_.get());
   stage_ = Stage::first_pass;
   return true;
 }
@@ -308,13 +301,13 @@ void Collective::combine_block(kernels::Rows const& rows, std::size_t begin) {
     } else {
       std::memset(scratch_.get(), 0, bytes);  // a member whose own row was screened has no neighbours
     }
-    XXH3_64bits_update(hash_.get(), scratch_.get(), bytes);
+    digest_.add(scratch_.get(), bytes);
     std::memcpy(exchange_->destination(receiver) + begin * element_bytes_, scratch_.get(), bytes);
   }
 }
 
 void Collective::write(std::byte const* block, std::size_t begin, std::size_t bytes) {
-  XXH3_64bits_update(hash_.get(), block, bytes);
+  digest_.add(block, bytes);
   for (std::byte* const destination : exchange_->destinations())
     kernels::stream_copy(destination + begin * element_bytes_, block, bytes);
 }
@@ -322,7 +315,7 @@ void Collective::write(std::byte const* block, std::size_t begin, std::size_t by
 void Collective::finish_pass() {
   bool const was_first = stage_ == Stage::first_pass;
   if (!was_first || !forms_gram_) {
-    exchange_->publish(generation_, shard_elements_ * element_bytes_, XXH3_64bits_digest(hash_.get()));
+    exchange_->publish(generation_, shard_elements_ * element_bytes_, digest_.value());
     is_published_ = true;
   }
   if (was_first && forms_gram_) {
@@ -344,7 +337,7 @@ void Collective::conclude(rules::ContributionSet const& set, rules::Decision con
   surviving_ = set.ranks;
   generation_ = is_published_ ? 2 : 1;
   cursor_ = 0;
-  XXH3_64bits_reset(hash_.get());
+  digest_.reset();
   stage_ = Stage::second_pass;
 }
 

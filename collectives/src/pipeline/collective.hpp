@@ -12,13 +12,12 @@
 #include <holdfast/runtime/outcome.hpp>
 
 #include "fabrics/fabric.hpp"
+#include "kernels/digest.hpp"
 #include "kernels/kernels.hpp"
 #include "pipeline/buffer_pool.hpp"
 #include "pipeline/descriptor.hpp"
 #include "pipeline/shard_layout.hpp"
 #include "rules/decision.hpp"
-
-struct XXH3_state_s;
 
 namespace holdfast::pipeline {
 
@@ -131,7 +130,7 @@ class Collective {
   BufferPool::Buffer scratch_{nullptr, nullptr};  // one block of the result, or one of every row
   std::size_t scratch_bytes_ = 0;
   std::vector<std::byte const*> row_pointers_;
-  std::unique_ptr<XXH3_state_s, void (*)(XXH3_state_s*)> hash_;
+  kernels::Digester digest_;
   std::vector<std::uint64_t> hashes_;
   std::uint64_t sent_bytes_ = 0;
 };
