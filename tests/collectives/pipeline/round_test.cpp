@@ -246,6 +246,9 @@ TEST(Round, gives_each_member_its_own_neighbours) {
 }
 
 TEST(Round, reads_a_contribution_once_however_often_its_member_changes_it) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "the lie under test is a data race: a member writes to its contribution while others read it";
+#endif
   run_members(3, "loopback", [](Communicator& communicator) {
     auto bucket = communicator.allocate(200'000, DType::float32);
     std::atomic<bool> is_over{false};
