@@ -1,10 +1,14 @@
 #include "kernels/digest.hpp"
 
 #include <random>
+#include <span>
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <hwy/highway.h>
+
+#include "kernels/highway.hpp"
+// After the choice of instruction sets above.
+#include <hwy/targets.h>
 
 namespace holdfast::kernels {
 namespace {
