@@ -1,6 +1,7 @@
 #include "pipeline/engine.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include <holdfast/runtime/error.hpp>
@@ -246,8 +247,8 @@ bool Engine::step() {
     while (!stream->rounds.empty() && stream->rounds.front()->is_finished.load()) stream->rounds.pop_front();
   }
   if (!draining_.empty()) happened |= release_drained();
-  has_had_news_ |= has_news;
-  if (has_had_news_) happened |= fail_rounds_of_leavers();
+  if (has_news) has_leavers_ = somebody_has_left();
+  if (has_leavers_) happened |= fail_rounds_of_leavers();
   if (has_news || has_failed_.load()) {
     // What was committed before the failure has been taken up above: a commit is never taken back.
     auto failure = group_.failure();
@@ -261,6 +262,12 @@ bool Engine::step() {
     }
   }
   return happened;
+}
+
+bool Engine::somebody_has_left() {
+  // A round that nobody can have announced yet cannot be committed once anybody has left, and only then.
+  constexpr auto kNever = std::numeric_limits<std::uint64_t>::max();
+  return !group_.rounds().is_committed({streams_.front()->id, kNever}) && !group_.failure();
 }
 
 bool Engine::fail_rounds_of_leavers() {

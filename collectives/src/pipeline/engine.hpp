@@ -86,6 +86,7 @@ class Engine {
   void fail_all(Failure const& failure);
   /// A member that left in good order may have taken part in the round or not; if not, the round cannot end.
   bool fail_rounds_of_leavers();
+  [[nodiscard]] bool somebody_has_left();
   bool release_drained();
   [[nodiscard]] bool has_work() const;
   [[nodiscard]] std::string operation(RoundState const& round) const;
@@ -102,7 +103,7 @@ class Engine {
   std::mutex drive_mutex_;                             // held by the one thread that drives
   std::vector<std::unique_ptr<StreamState>> streams_;  // kMaxStreams of them, never resized
   std::vector<std::shared_ptr<Collective>> draining_;  // over, but with sends of their own not completed
-  bool has_had_news_ = false;                          // of the view: somebody may have left
+  bool has_leavers_ = false;
 
   mutable std::mutex queue_mutex_;
   std::vector<Event> events_;
@@ -112,8 +113,8 @@ class Engine {
   std::condition_variable_any thread_wakes_;
   std::condition_variable waiters_wake_;
   std::atomic<bool> has_events_{false};
-  std::atomic<bool> is_looking_{false};  // the thread looks for events by itself
-  std::atomic<bool> view_has_news_{false};
+  std::atomic<bool> is_looking_{false};    // the thread looks for events by itself
+  std::atomic<bool> view_has_news_{true};  // somebody may have left before this engine was told of it
   std::atomic<bool> has_failed_{false};
   std::atomic<bool> is_driven_{false};
   std::atomic<int> waiters_{0};
