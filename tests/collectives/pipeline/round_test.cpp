@@ -116,12 +116,12 @@ TEST(Round, fails_by_its_rule_at_all_members_and_lets_the_next_one_start) {
 }
 
 TEST(Round, is_pending_for_who_waits_for_a_late_member_and_names_it) {
-  std::atomic<bool> may_come{false};
+  std::atomic<int> seen_pending{0};
   run_members(3, "loopback", [&](Communicator& communicator) {
     auto bucket = communicator.allocate(1000, DType::float32);
     fill(bucket, 1);
     if (communicator.rank() == 1) {
-      while (!may_come.load()) std::this_thread::yield();
+      while (seen_pending.load() < 2) std::this_thread::yield();
       ASSERT_TRUE(communicator.aggregate(bucket).wait(soon()));
       return;
     }
@@ -131,7 +131,7 @@ TEST(Round, is_pending_for_who_waits_for_a_late_member_and_names_it) {
     ASSERT_FALSE(early);
     EXPECT_EQ(early.error().code, Errc::pending);
     EXPECT_NE(early.error().detail.find("rank 1"), std::string::npos) << early.error().detail;
-    may_come.store(true);
+    seen_pending.fetch_add(1);
     auto const late = round.commit(soon());
     ASSERT_TRUE(late) << late.error().message();
     EXPECT_EQ(floats(bucket.result())[999], 1);
