@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <type_traits>
 
 #define MSGPACK_NO_BOOST
@@ -16,6 +17,7 @@ constexpr std::uint32_t kMagic = 0x484C4431;  // "HLD1"
 constexpr int kRecordFormat = 1;
 constexpr std::size_t kMaxListed = 655'360;  ///< elements of one list: 65,536 members at most, a few words each
 constexpr std::size_t kMaxTextBytes = kMaxBodyBytes;
+constexpr std::size_t kMaxDepth = 6;  ///< message, value, verdicts, one verdict, its holders
 
 void put_u32(std::byte* at, std::uint32_t value) {
   for (int i = 0; i < 4; ++i) at[i] = static_cast<std::byte>(value >> (8 * (3 - i)));
@@ -58,13 +60,46 @@ void write(Packer& out, Refused const& m) {
   out.pack_array(2);
   put(out, 2, m.reason);
 }
-void write(Packer& out, Heartbeat const& m) {
-  out.pack_array(5);
-  put(out, 3, number(m.progress.activity), number(m.progress.round.stream), m.progress.round.number,
-      m.progress.since.count());
-}
 void put_ready(Packer& out, Ready const& m) {
   put(out, number(m.view), number(m.round.stream), m.round.number, m.digest.high, m.digest.low);
+}
+void put_readies(Packer& out, std::vector<Ready> const& readies) {
+  out.pack_array(static_cast<std::uint32_t>(5 * readies.size()));
+  for (auto const& ready : readies) put_ready(out, ready);
+}
+template <typename Members>
+void put_members(Packer& out, Members const& members) {
+  out.pack_array(static_cast<std::uint32_t>(std::distance(members.begin(), members.end())));
+  for (auto const id : members) out.pack(number(id));
+}
+void put_ballot(Packer& out, Ballot const& ballot) {
+  put(out, ballot.number, number(ballot.proposer));
+}
+void put_seat(Packer& out, Seat const& seat) {
+  put(out, number(seat.member.id), seat.member.host, seat.member.pid, seat.member.locality, seat.contact);
+}
+void put_value(Packer& out, Value const& value) {
+  out.pack_array(7);
+  put(out, number(value.number), number(value.quorum), number(value.highest_named), value.seed);
+  put_members(out, value.tie_breaker ? std::vector{*value.tie_breaker} : std::vector<MemberId>{});
+  out.pack_array(static_cast<std::uint32_t>(5 * value.seats.size()));
+  for (auto const& seat : value.seats) put_seat(out, seat);
+  out.pack_array(static_cast<std::uint32_t>(7 * value.verdicts.size()));
+  for (auto const& verdict : value.verdicts) {
+    put(out, number(verdict.stream), verdict.committed, verdict.digest.high, verdict.digest.low, verdict.held.high,
+        verdict.held.low);
+    put_members(out, verdict.holders);
+  }
+}
+
+void write(Packer& out, Heartbeat const& m) {
+  out.pack_array(14);
+  put(out, 3, number(m.progress.activity), number(m.progress.round.stream), m.progress.round.number,
+      m.progress.since.count(), number(m.view), m.sequence, m.is_blocked ? 1 : 0, m.is_leaving ? 1 : 0);
+  put_ballot(out, m.promised);
+  put_members(out, m.suspects);
+  put_members(out, m.certified);
+  put_readies(out, m.open);
 }
 void write(Packer& out, Ready const& m) {
   out.pack_array(6);
@@ -88,6 +123,63 @@ void write(Packer& out, Leave const& m) {
   out.pack_array(static_cast<std::uint32_t>(1 + 5 * m.announced.size()));
   put(out, 7);
   for (auto const& ready : m.announced) put_ready(out, ready);
+}
+
+void write(Packer& out, Prepare const& m) {
+  out.pack_array(4);
+  put(out, 8);
+  put_ballot(out, m.ballot);
+  put_value(out, m.current);
+}
+void write(Packer& out, Promise const& m) {
+  out.pack_array(m.accepted ? 8 : 7);
+  put(out, 9, number(m.view));
+  put_ballot(out, m.ballot);
+  put_ballot(out, m.accepted_ballot);
+  out.pack_array(static_cast<std::uint32_t>(7 * m.report.size()));
+  for (auto const& stream : m.report)
+    put(out, number(stream.stream), stream.committed, stream.held, stream.committed_digest.high,
+        stream.committed_digest.low, stream.held_digest.high, stream.held_digest.low);
+  if (m.accepted) put_value(out, *m.accepted);
+}
+void write(Packer& out, Preempted const& m) {
+  out.pack_array(6);
+  put(out, 10, number(m.view));
+  put_ballot(out, m.ballot);
+  put_ballot(out, m.promised);
+}
+void write(Packer& out, Propose const& m) {
+  out.pack_array(5);
+  put(out, 11, number(m.view));
+  put_ballot(out, m.ballot);
+  put_value(out, m.value);
+}
+void write(Packer& out, Accepted const& m) {
+  out.pack_array(4);
+  put(out, 12, number(m.view));
+  put_ballot(out, m.ballot);
+}
+void write(Packer& out, Decided const& m) {
+  out.pack_array(2);
+  put(out, 13);
+  put_value(out, m.value);
+}
+void write(Packer& out, LearnerState const& m) {
+  out.pack_array(7);
+  put(out, 14);
+  put_seat(out, m.seat);
+  out.pack_array(static_cast<std::uint32_t>(4 * m.positions.size()));
+  for (auto const& position : m.positions)
+    put(out, number(position.stream), position.round, position.state.high, position.state.low);
+}
+void write(Packer& out, FenceRequest const& m) {
+  out.pack_array(5);
+  put(out, 15, number(m.view), number(m.requester), number(m.suspect));
+  put_members(out, m.members);
+}
+void write(Packer& out, Certificate const& m) {
+  out.pack_array(2);
+  put(out, 16, number(m.member));
 }
 
 // --- reading -----------------------------------------------------------------------------------------------------
@@ -160,13 +252,11 @@ Hello read_hello(Cursor& in) {
   return m;
 }
 
-Heartbeat read_heartbeat(Cursor& in) {
-  Heartbeat m;
-  m.progress.activity = in.bounded<Activity>(number(Activity::in_round));
-  m.progress.round.stream = read_stream(in);
-  m.progress.round.number = in.unsigned_number();
-  m.progress.since = std::chrono::milliseconds(in.bounded<std::int64_t>(kMaxInt64 / 1'000'000));
-  return m;
+Digest read_digest(Cursor& in) {
+  Digest digest;
+  digest.high = in.unsigned_number();
+  digest.low = in.unsigned_number();
+  return digest;
 }
 
 Ready read_ready(Cursor& in) {
@@ -174,8 +264,173 @@ Ready read_ready(Cursor& in) {
   m.view = ViewId{in.unsigned_number()};
   m.round.stream = read_stream(in);
   m.round.number = in.unsigned_number();
-  m.digest.high = in.unsigned_number();
-  m.digest.low = in.unsigned_number();
+  m.digest = read_digest(in);
+  return m;
+}
+
+MemberId read_member(Cursor& in) {
+  return MemberId{in.unsigned_number()};
+}
+
+MemberSet read_members(Cursor& in) {
+  std::vector<MemberId> ids;
+  for (auto list = in.list(); !list.is_at_end();) ids.push_back(read_member(list));
+  for (std::size_t i = 1; i < ids.size(); ++i)
+    if (ids[i] <= ids[i - 1]) throw Malformed{"members are not in ascending order"};
+  return MemberSet(std::move(ids));
+}
+
+Ballot read_ballot(Cursor& in) {
+  Ballot ballot;
+  ballot.number = in.unsigned_number();
+  ballot.proposer = read_member(in);
+  return ballot;
+}
+
+/// The elements of a list that is sorted by a key, strictly ascending.
+template <typename Element, typename Read, typename Key>
+std::vector<Element> read_sorted(Cursor& in, Read read, Key key) {
+  std::vector<Element> elements;
+  for (auto list = in.list(); !list.is_at_end();) {
+    elements.push_back(read(list));
+    if (elements.size() > 1 && key(elements.back()) <= key(elements[elements.size() - 2]))
+      throw Malformed{"a list is not in ascending order"};
+  }
+  return elements;
+}
+
+Seat read_seat(Cursor& in) {
+  Seat seat;
+  seat.member.id = read_member(in);
+  seat.member.host = in.text();
+  seat.member.pid = in.bounded<std::int64_t>(kMaxInt64);
+  seat.member.locality = in.text();
+  seat.contact = in.text();
+  return seat;
+}
+
+StreamVerdict read_verdict(Cursor& in) {
+  StreamVerdict verdict;
+  verdict.stream = read_stream(in);
+  verdict.committed = in.unsigned_number();
+  verdict.digest = read_digest(in);
+  verdict.held = read_digest(in);
+  verdict.holders = read_members(in).list();
+  return verdict;
+}
+
+Value read_value(Cursor& outer) {
+  auto in = outer.list();
+  Value value;
+  value.number = ViewId{in.unsigned_number()};
+  value.quorum = in.bounded<QuorumRule>(number(QuorumRule::certified));
+  value.highest_named = read_member(in);
+  value.seed = in.unsigned_number();
+  auto const tie_breaker = read_members(in);
+  if (tie_breaker.members() > 1) throw Malformed{"more than one tie breaker"};
+  if (!tie_breaker.empty()) value.tie_breaker = *tie_breaker.begin();
+  value.seats = read_sorted<Seat>(in, read_seat, [](Seat const& seat) { return seat.member.id; });
+  value.verdicts = read_sorted<StreamVerdict>(in, read_verdict, [](StreamVerdict const& v) { return v.stream; });
+  in.expect_end();
+  if (value.seats.empty()) throw Malformed{"a view without members"};
+  if (value.seats.back().member.id > value.highest_named) throw Malformed{"a member beyond the highest that was named"};
+  for (auto const& verdict : value.verdicts)
+    for (auto const holder : verdict.holders)
+      if (!value.names(holder)) throw Malformed{"a holder that is no member"};
+  return value;
+}
+
+Heartbeat read_heartbeat(Cursor& in) {
+  Heartbeat m;
+  m.progress.activity = in.bounded<Activity>(number(Activity::in_round));
+  m.progress.round.stream = read_stream(in);
+  m.progress.round.number = in.unsigned_number();
+  m.progress.since = std::chrono::milliseconds(in.bounded<std::int64_t>(kMaxInt64 / 1'000'000));
+  m.view = ViewId{in.unsigned_number()};
+  m.sequence = in.unsigned_number();
+  m.is_blocked = in.bounded<int>(1) != 0;
+  m.is_leaving = in.bounded<int>(1) != 0;
+  m.promised = read_ballot(in);
+  m.suspects = read_members(in);
+  m.certified = read_members(in);
+  for (auto list = in.list(); !list.is_at_end();) m.open.push_back(read_ready(list));
+  return m;
+}
+
+StreamReport read_stream_report(Cursor& in) {
+  StreamReport report;
+  report.stream = read_stream(in);
+  report.committed = in.unsigned_number();
+  report.held = in.unsigned_number();
+  if (report.held < report.committed || report.held - report.committed > 1)
+    throw Malformed{"a report of rounds that cannot be held"};
+  report.committed_digest = read_digest(in);
+  report.held_digest = read_digest(in);
+  return report;
+}
+
+Prepare read_prepare(Cursor& in) {
+  Prepare m;
+  m.ballot = read_ballot(in);
+  m.current = read_value(in);
+  return m;
+}
+
+Promise read_promise(Cursor& in) {
+  Promise m;
+  m.view = ViewId{in.unsigned_number()};
+  m.ballot = read_ballot(in);
+  m.accepted_ballot = read_ballot(in);
+  m.report = read_sorted<StreamReport>(in, read_stream_report, [](StreamReport const& r) { return r.stream; });
+  if (m.accepted_ballot.number != 0) m.accepted = read_value(in);
+  return m;
+}
+
+Preempted read_preempted(Cursor& in) {
+  Preempted m;
+  m.view = ViewId{in.unsigned_number()};
+  m.ballot = read_ballot(in);
+  m.promised = read_ballot(in);
+  return m;
+}
+
+Propose read_propose(Cursor& in) {
+  Propose m;
+  m.view = ViewId{in.unsigned_number()};
+  m.ballot = read_ballot(in);
+  m.value = read_value(in);
+  return m;
+}
+
+Accepted read_accepted(Cursor& in) {
+  Accepted m;
+  m.view = ViewId{in.unsigned_number()};
+  m.ballot = read_ballot(in);
+  return m;
+}
+
+LearnerState read_learner_state(Cursor& in) {
+  LearnerState m;
+  m.seat = read_seat(in);
+  m.positions = read_sorted<StreamPosition>(
+      in,
+      [](Cursor& list) {
+        StreamPosition position;
+        position.stream = read_stream(list);
+        position.round = list.unsigned_number();
+        position.state = read_digest(list);
+        return position;
+      },
+      [](StreamPosition const& p) { return p.stream; });
+  return m;
+}
+
+FenceRequest read_fence_request(Cursor& in) {
+  FenceRequest m;
+  m.view = ViewId{in.unsigned_number()};
+  m.requester = read_member(in);
+  m.suspect = read_member(in);
+  m.members = read_members(in).list();
   return m;
 }
 
@@ -226,6 +481,24 @@ Message read_message(Cursor& in) {
       return read_view_failed(in);
     case 7:
       return read_leave(in);
+    case 8:
+      return read_prepare(in);
+    case 9:
+      return read_promise(in);
+    case 10:
+      return read_preempted(in);
+    case 11:
+      return read_propose(in);
+    case 12:
+      return read_accepted(in);
+    case 13:
+      return Decided{read_value(in)};
+    case 14:
+      return read_learner_state(in);
+    case 15:
+      return read_fence_request(in);
+    case 16:
+      return Certificate{read_member(in)};
     default:
       throw Malformed{"no such message"};
   }
@@ -264,7 +537,7 @@ template <typename Read>
 auto parse(char const* data, std::size_t size, Read read) -> Outcome<std::invoke_result_t<Read, Cursor&>> {
   try {
     // Array, map, text, binary, extension, depth: a declared count is refused before memory for it is taken.
-    msgpack::unpack_limit const limit(kMaxListed, 0, kMaxTextBytes, kMaxTextBytes, 0, 3);
+    msgpack::unpack_limit const limit(kMaxListed, 0, kMaxTextBytes, kMaxTextBytes, 0, kMaxDepth);
     std::size_t offset = 0;
     auto const handle = msgpack::unpack(
         data, size, offset, [](msgpack::type::object_type, std::size_t, void*) { return true; }, nullptr, limit);

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -9,6 +10,9 @@
 #include <holdfast/runtime/outcome.hpp>
 #include <holdfast/runtime/progress.hpp>
 #include <holdfast/runtime/rounds.hpp>
+
+#include "report.hpp"
+#include "value.hpp"
 
 /// What members say to each other. Plain data; the bytes are the business of net/wire.
 namespace holdfast::protocol {
@@ -33,14 +37,23 @@ struct Refused {
   std::string reason;
 };
 
-struct Heartbeat {
-  Progress progress;
-};
-
 struct Ready {
   ViewId view{};
   RoundId round{};
   Digest digest{};
+};
+
+/// Every period to every member of the view, and at once when something in it changes.
+struct Heartbeat {
+  Progress progress;
+  ViewId view{};
+  std::uint64_t sequence = 0;  ///< grows; an older heartbeat that arrives late is ignored
+  MemberSet suspects{};        ///< members of the view that the sender does not hear, or is told not to trust
+  MemberSet certified{};       ///< members of the view whose end somebody observed
+  bool is_blocked = false;     ///< those that the sender hears and that hear it are no quorum
+  bool is_leaving = false;
+  Ballot promised{};          ///< highest for the next view; number 0: none
+  std::vector<Ready> open{};  ///< READYs sent a while ago whose rounds are not committed here: a request to repeat
 };
 
 /// One member's part of a small all-gather. `sequence` counts the exchanges of `key` from 1.
@@ -62,6 +75,60 @@ struct Leave {
   std::vector<Ready> announced;
 };
 
-using Message = std::variant<Hello, Welcome, Refused, Heartbeat, Ready, Contribution, ViewFailed, Leave>;
+// --- changing the view: one instance of Paxos per view number, the members of view v decide v + 1 --------------------
+
+/// Phase 1. `current` is the decided value of the sender's view v, for members that have not installed it yet.
+struct Prepare {
+  Value current{};
+  Ballot ballot{};
+};
+struct Promise {
+  ViewId view{};
+  Ballot ballot{};
+  Report report{};           ///< the same in every promise of this member in this view
+  Ballot accepted_ballot{};  ///< number 0: nothing accepted
+  std::optional<Value> accepted{};
+};
+/// The answer to a ballot that is too old. `promised` is the higher one.
+struct Preempted {
+  ViewId view{};
+  Ballot ballot{};
+  Ballot promised{};
+};
+/// Phase 2.
+struct Propose {
+  ViewId view{};
+  Ballot ballot{};
+  Value value{};
+};
+struct Accepted {
+  ViewId view{};
+  Ballot ballot{};
+};
+/// Also the answer to whatever belongs to an older view.
+struct Decided {
+  Value value{};
+};
+
+/// A newcomer's announcement, repeated every period and whenever its state has advanced.
+struct LearnerState {
+  Seat seat{};
+  std::vector<StreamPosition> positions{};  ///< ascending streams
+};
+
+/// From a proposer to the supervisor.
+struct FenceRequest {
+  ViewId view{};
+  std::vector<MemberId> members{};  ///< of that view, so that the supervisor knows the newest one
+  MemberId requester{};
+  MemberId suspect{};
+};
+/// From whoever observed the end of a process.
+struct Certificate {
+  MemberId member{};
+};
+
+using Message = std::variant<Hello, Welcome, Refused, Heartbeat, Ready, Contribution, ViewFailed, Leave, Prepare,
+                             Promise, Preempted, Propose, Accepted, Decided, LearnerState, FenceRequest, Certificate>;
 
 }  // namespace holdfast::protocol
