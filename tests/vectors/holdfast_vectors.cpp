@@ -1,4 +1,5 @@
-// Runs the cases of test vector files through the aggregation code: in one piece and over several owners.
+// Runs the cases of test vector files: aggregation in one piece and over several owners, codecs, schedules, outer steps
+// and the planner.
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "checks.hpp"
+#include "schemas.hpp"
 #include "vector_file.hpp"
 
 namespace {
@@ -17,8 +19,10 @@ using holdfast::vectors::Verdict;
 constexpr char const* kUsage =
     "usage: holdfast_vectors FILE...\n"
     "\n"
-    "Runs every case of the files (schema holdfast-aggregation-1) in fp64 and, where a case allows it, in fp32:\n"
-    "in one piece and over 2, 3, 4 and 7 owners. Cases for which this build has no code are skipped and counted.\n"
+    "Runs every case of the files. Schema holdfast-aggregation-1: in fp64 and, where a case allows it, in fp32, in\n"
+    "one piece and over 2, 3, 4 and 7 owners. Schemas holdfast-codec-1, holdfast-schedule-1, holdfast-outer-step-1:\n"
+    "bit for bit. Schema holdfast-planner-1: within the file's tolerances.\n"
+    "Cases for which this build has no code are skipped and counted.\n"
     "Prints the failures, the worst error, and as last line `N passed, N failed[, N skipped]`.\n"
     "Exit status: 0 all passed, 1 some failed, 2 a file cannot be used.\n";
 
@@ -64,6 +68,10 @@ struct Tally {
 };
 
 void run_file(std::string const& path, Tally& tally) {
+  if (auto const cases = holdfast::vectors::read_cases(path)) {
+    for (auto const& given : *cases) tally.add(given.id, given.run());
+    return;
+  }
   auto const file = holdfast::vectors::read_vector_file(path);
   for (auto const& given : file.aggregators) tally.add(given.id, holdfast::vectors::check_aggregator(given));
   for (auto const& given : file.attacks) tally.add(given.id, holdfast::vectors::check_attack(given));

@@ -2,67 +2,15 @@
 
 #include <cmath>
 #include <fstream>
-#include <limits>
 #include <sstream>
 
-#include <nlohmann/json.hpp>
+#include "json_node.hpp"
 
 namespace holdfast::vectors {
 namespace {
 
-using Json = nlohmann::json;
-
 constexpr char const* kSchema = "holdfast-aggregation-1";
 constexpr std::size_t kMostRows = 1024;
-
-/// A value and where it stands, for messages.
-struct Node {
-  Json const& json;
-  std::string place;
-
-  [[noreturn]] void malformed(std::string const& why) const { throw Malformed(place + ": " + why); }
-  [[nodiscard]] bool has(char const* key) const { return json.is_object() && json.contains(key); }
-  [[nodiscard]] Node at(char const* key) const {
-    if (!json.is_object()) malformed("expected an object");
-    auto const found = json.find(key);
-    if (found == json.end()) malformed("field '" + std::string(key) + "' is missing");
-    return {*found, place + "." + key};
-  }
-  [[nodiscard]] Node at(std::size_t index) const { return {json[index], place + "[" + std::to_string(index) + "]"}; }
-  [[nodiscard]] std::size_t size_of_list() const {
-    if (!json.is_array()) malformed("expected a list");
-    return json.size();
-  }
-  [[nodiscard]] std::string text() const {
-    if (!json.is_string()) malformed("expected a text");
-    return json.get<std::string>();
-  }
-  [[nodiscard]] double number() const {
-    if (json.is_number()) return json.get<double>();
-    if (json.is_string()) {
-      auto const word = json.get<std::string>();
-      if (word == "NaN") return std::numeric_limits<double>::quiet_NaN();
-      if (word == "Infinity") return std::numeric_limits<double>::infinity();
-      if (word == "-Infinity") return -std::numeric_limits<double>::infinity();
-    }
-    malformed("expected a number, \"NaN\", \"Infinity\" or \"-Infinity\"");
-  }
-  [[nodiscard]] std::vector<double> numbers() const {
-    std::vector<double> values;
-    std::size_t const count = size_of_list();
-    for (std::size_t i = 0; i < count; ++i) values.push_back(at(i).number());
-    return values;
-  }
-  [[nodiscard]] Table table() const {
-    Table rows;
-    std::size_t const count = size_of_list();
-    for (std::size_t i = 0; i < count; ++i) {
-      rows.push_back(at(i).numbers());
-      if (rows.back().size() != rows.front().size()) at(i).malformed("rows differ in length");
-    }
-    return rows;
-  }
-};
 
 Table read_rows(Node const& node) {
   auto rows = node.table();
@@ -175,13 +123,6 @@ int count_lists(Json const& json) {
   return count;
 }
 
-std::string read_schema(Node const& root) {
-  if (!root.json.is_object()) root.malformed("expected an object");
-  if (root.has("meta") && root.at("meta").has("schema")) return root.at("meta").at("schema").text();
-  if (root.has("schema")) return root.at("schema").text();
-  root.malformed("names no schema (meta.schema)");
-}
-
 double find_number(std::map<std::string, double> const& numbers, std::string const& id, std::string const& key) {
   auto const found = numbers.find(key);
   if (found == numbers.end()) throw Malformed(id + ": parameter '" + key + "' is missing or not a number");
@@ -205,18 +146,27 @@ double AttackCase::number(std::string const& key) const {
   return find_number(numbers, id, key);
 }
 
-VectorFile read_vector_file(std::filesystem::path const& path) {
+Json read_json(std::filesystem::path const& path) {
   std::ifstream stream(path, std::ios::binary);
   if (!stream || std::filesystem::is_directory(path)) throw Malformed(path.string() + ": cannot be opened");
   std::stringstream text;
   text << stream.rdbuf();
-  Json json;
   try {
-    json = Json::parse(text.str());
+    return Json::parse(text.str());
   } catch (Json::exception const& error) {
     throw Malformed(path.string() + ": not valid JSON: " + error.what());
   }
+}
 
+std::string read_schema(Node const& root) {
+  if (!root.json.is_object()) root.malformed("expected an object");
+  if (root.has("meta") && root.at("meta").has("schema")) return root.at("meta").at("schema").text();
+  if (root.has("schema")) return root.at("schema").text();
+  root.malformed("names no schema (meta.schema)");
+}
+
+VectorFile read_vector_file(std::filesystem::path const& path) {
+  auto const json = read_json(path);
   VectorFile file;
   Node const root{json, path.string()};
   file.schema = read_schema(root);
@@ -238,7 +188,7 @@ VectorFile read_vector_file(std::filesystem::path const& path) {
     std::size_t const count = list.size_of_list();
     for (std::size_t i = 0; i < count; ++i) file.attacks.push_back(read_attack(list.at(i)));
   }
-  if (root.has("misc") && root.at("misc").json.is_object()) file.other_cases += count_lists(json["misc"]);
+  if (root.has("misc") && root.at("misc").json.is_object()) file.other_cases += count_lists(json.at("misc"));
   return file;
 }
 

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <vector>
+
+#include "json_node.hpp"
+#include "schemas.hpp"
+
+/// One reader per schema, in the file that also checks its cases.
+namespace holdfast::vectors {
+
+[[nodiscard]] std::vector<Case> read_codec_cases(Node const& root);
+
+}  // namespace holdfast::vectors

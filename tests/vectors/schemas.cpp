@@ -1,0 +1,16 @@
+#include "schemas.hpp"
+
+#include "json_node.hpp"
+#include "readers.hpp"
+
+namespace holdfast::vectors {
+
+std::optional<std::vector<Case>> read_cases(std::filesystem::path const& path) {
+  auto const json = read_json(path);
+  Node const root{json, path.string()};
+  auto const schema = read_schema(root);
+  if (schema == "holdfast-codec-1") return read_codec_cases(root);
+  return std::nullopt;
+}
+
+}  // namespace holdfast::vectors
