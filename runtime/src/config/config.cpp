@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::string_view kPrefix = "HOLDFAST_";
 constexpr std::string_view kFlag = "--holdfast-";
+constexpr std::size_t kLeastSecretBytes = 16;
 constexpr char const* kFileVariable = "HOLDFAST_CONFIG";
 // Variables with these beginnings belong to other parts of the project: the tool chain's cache and the test programs.
 constexpr std::string_view kForeignPrefixes[] = {"HOLDFAST_CACHE", "HOLDFAST_TEST_", "HOLDFAST_TOOLCHAIN",
@@ -131,6 +132,12 @@ void Config::validate() const {
                 "heartbeat_timeout_ms = " + std::to_string(heartbeat_timeout.count()) +
                     " must be at least 4 x heartbeat_period_ms = " + std::to_string(4 * heartbeat_period.count()) +
                     ", or one late heartbeat ends the job");
+  if (!job_secret.empty() && !job_secret_file.empty())
+    throw Error(Errc::bad_config, "job_secret and job_secret_file are both set; keep one of them");
+  if (!job_secret.empty() && job_secret.size() < kLeastSecretBytes)
+    throw Error(Errc::bad_config, "job_secret has " + std::to_string(job_secret.size()) + " bytes, fewer than " +
+                                      std::to_string(kLeastSecretBytes) +
+                                      ": it could be guessed; `openssl rand -hex 32` makes a good one");
 }
 
 }  // namespace holdfast

@@ -73,6 +73,9 @@ std::string show(std::size_t field) {
 std::string show(std::string const& field) {
   return field;
 }
+std::string show_hidden(std::string const& field) {
+  return field.empty() ? "" : "(hidden)";
+}
 
 template <auto Field>
 Key make(std::string name, std::string type, std::string doc, long long minimum = 0, long long maximum = 0) {
@@ -83,6 +86,14 @@ Key make(std::string name, std::string type, std::string doc, long long minimum 
           [](Config const& config) { return show(config.*Field); },
           minimum,
           maximum};
+}
+
+/// A text that no print or log may contain.
+template <auto Field>
+Key make_hidden(std::string name, std::string doc) {
+  auto key = make<Field>(std::move(name), "text", std::move(doc));
+  key.get = [](Config const& config) { return show_hidden(config.*Field); };
+  return key;
 }
 
 constexpr long long kMaxRanks = 65'536;
@@ -110,6 +121,10 @@ std::vector<Key> const& keys() {
       make<&Config::bind_address>(
           "bind_address", "text",
           "address to listen on; empty: loopback on one host, a private address when the launcher uses several"),
+      make_hidden<&Config::job_secret>(
+          "job_secret", "at least 16 bytes that all members, and nobody else, know: proven on every connection"),
+      make<&Config::job_secret_file>("job_secret_file", "text",
+                                     "file that holds the job secret; better than a variable"),
       make<&Config::fabric>("fabric", "auto|loopback|shm|mpi", "what carries bulk data between members"),
       make<&Config::heartbeat_period>("heartbeat_period_ms", "milliseconds", "time between two heartbeats", 1, 60'000),
       make<&Config::heartbeat_timeout>(

@@ -13,6 +13,7 @@
 #include "../net/launcher.hpp"
 #include "../net/mpi_session.hpp"
 #include "../net/rendezvous.hpp"
+#include "../net/security/credentials.hpp"
 #include "../net/wire.hpp"
 #include "group_state.hpp"
 
@@ -43,6 +44,10 @@ void check_reachable(std::vector<net::Record> const& records) {
                       "the others reach");
 }
 
+bool is_loopback(std::string const& address) {
+  return address.rfind("127.", 0) == 0 || address == "::1";
+}
+
 void announce(Config const& config, int rank, int world_size, std::string const& how) {
   if (rank != 0) return;
   if (world_size == 1)
@@ -50,6 +55,10 @@ void announce(Config const& config, int rank, int world_size, std::string const&
   else
     log_info(std::string(version()) + ": " + std::to_string(world_size) + " ranks, met by " + how);
   log_info("configuration:\n" + config.print());
+  if (world_size > 1 && !is_loopback(config.bind_address) && net::security::kind_of_security(config) == "none")
+    log_warning("members listen on " + config.bind_address +
+                " and believe whoever knows their token, which the network may overhear; set HOLDFAST_JOB_SECRET_FILE "
+                "at every member unless the network is private");
 }
 
 std::vector<net::Record> decode_all(std::vector<std::string> const& texts) {
@@ -113,7 +122,7 @@ Group Group::join(Config const& given) {
   std::shared_ptr<net::MpiSession> mpi;
   if (placement.meeting == net::Meeting::mpi) mpi = ask_mpi(placement);
 
-  auto config = given;
+  auto config = net::security::with_secret_read(given);
   config.rank = placement.rank;
   config.world_size = placement.world_size;
   config.job_id = placement.job_id;
@@ -124,9 +133,11 @@ Group Group::join(Config const& given) {
   }
 
   set_log_prefix("rank " + std::to_string(placement.rank));
-  auto mesh = std::make_unique<net::Mesh>(choose_bind_address(config, placement));
+  auto const credentials = net::security::credentials_of(config);
+  auto mesh = std::make_unique<net::Mesh>(choose_bind_address(config, placement), credentials);
   auto mine = net::describe_self(config, placement.rank, placement.world_size);
   mine.address = mesh->address();
+  config.bind_address = mine.address;  // data connections use it as well
   mine.port = mesh->port();
   std::optional<net::FileRendezvous> directory;
   std::vector<net::Record> records;
@@ -138,7 +149,7 @@ Group Group::join(Config const& given) {
       how = "directory " + placement.directory;
       break;
     case net::Meeting::tcp:
-      records = net::meet_by_tcp(placement.host, placement.port, mine, deadline);
+      records = net::meet_by_tcp(placement.host, placement.port, mine, credentials, deadline);
       how = "tcp://" + placement.host + ":" + placement.port;
       break;
     case net::Meeting::mpi:
@@ -158,7 +169,7 @@ std::vector<Group> Group::in_threads(int members, Config const& given) {
   if (members < 1) throw Error(Errc::bad_argument, "a group has at least 1 member, not " + std::to_string(members));
   auto const deadline = Deadline::after(given.start_timeout);
   auto const count = static_cast<std::size_t>(members);
-  std::vector<Config> configs(count, given);
+  std::vector<Config> configs(count, net::security::with_secret_read(given));
   for (std::size_t rank = 0; rank < count; ++rank) {
     configs[rank].rank = static_cast<int>(rank);
     configs[rank].world_size = members;
@@ -172,7 +183,7 @@ std::vector<Group> Group::in_threads(int members, Config const& given) {
   std::vector<std::unique_ptr<net::Mesh>> meshes;
   std::vector<net::Record> records;
   for (std::size_t rank = 0; rank < count; ++rank) {
-    meshes.push_back(std::make_unique<net::Mesh>(kLoopback));
+    meshes.push_back(std::make_unique<net::Mesh>(kLoopback, net::security::credentials_of(configs[rank])));
     records.push_back(net::describe_self(configs[rank], static_cast<int>(rank), members));
     records.back().address = meshes.back()->address();
     records.back().port = meshes.back()->port();

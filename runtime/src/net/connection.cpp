@@ -2,24 +2,29 @@
 
 #include <utility>
 
-#include <asio/buffer.hpp>
+#include <asio/error.hpp>
 
 namespace holdfast::net {
 
-Connection::Connection(asio::ip::tcp::socket socket) : socket_(std::move(socket)) {
-  std::error_code ignored;
-  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
-  socket_.non_blocking(true, ignored);
-}
+Connection::Connection(asio::ip::tcp::socket socket, security::Credentials const& credentials, security::Role role,
+                       security::Purpose purpose)
+    : stream_(std::move(socket), credentials, role, purpose) {}
 
 void Connection::start(Handlers handlers) {
   handlers_ = std::move(handlers);
-  read();
+  stream_.open(shared_from_this(), [this](Outcome<void> const& proven) {
+    if (!proven) return fail(proven.error().code == Errc::corrupt_message, proven.error().detail);
+    is_proven_ = true;
+    write();
+    read();
+  });
 }
 
 void Connection::read() {
-  socket_.async_read_some(asio::buffer(input_), [self = shared_from_this()](std::error_code error, std::size_t bytes) {
+  stream_.socket().async_wait(asio::ip::tcp::socket::wait_read, [self = shared_from_this()](std::error_code error) {
     if (!self->is_open()) return;
+    auto const bytes = error ? 0 : self->stream_.read_some(self->input_, error);
+    if (error == asio::error::would_block) return self->read();
     if (error) return self->fail(false, error == asio::error::eof ? "the connection was closed" : error.message());
     self->reader_.append(std::span(self->input_).first(bytes));
     self->deliver();
@@ -40,7 +45,7 @@ void Connection::deliver() {
 void Connection::send(protocol::Message const& message) {
   if (!is_open() || is_finishing_) return;
   output_.push_back(encode(message));
-  if (!is_waiting_) write();
+  if (is_proven_ && !is_waiting_) write();
 }
 
 void Connection::write() {
@@ -49,13 +54,14 @@ void Connection::write() {
   while (!output_.empty()) {
     std::error_code error;
     auto const& front = output_.front();
-    written_ += socket_.write_some(asio::buffer(front.data() + written_, front.size() - written_), error);
+    written_ += stream_.write_some(std::span(front).subspan(written_), error);
     if (error == asio::error::would_block) {
       is_waiting_ = true;
-      socket_.async_wait(asio::ip::tcp::socket::wait_write, [self = shared_from_this()](std::error_code wait_error) {
-        self->is_waiting_ = false;
-        if (!wait_error && self->is_open()) self->write();
-      });
+      stream_.socket().async_wait(asio::ip::tcp::socket::wait_write,
+                                  [self = shared_from_this()](std::error_code ended) {
+                                    self->is_waiting_ = false;
+                                    if (!ended && self->is_open()) self->write();
+                                  });
       return;
     }
     // The reading side sees the same broken connection, after whatever the peer still said.
@@ -66,19 +72,18 @@ void Connection::write() {
   }
   if (is_finishing_) {
     std::error_code ignored;
-    socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+    stream_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
   }
 }
 
 void Connection::finish() {
   if (!is_open() || is_finishing_) return;
   is_finishing_ = true;
-  if (!is_waiting_) write();
+  if (is_proven_ && !is_waiting_) write();
 }
 
 void Connection::close() {
-  std::error_code ignored;
-  socket_.close(ignored);
+  stream_.close();
   handlers_ = {};
 }
 

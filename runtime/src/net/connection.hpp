@@ -10,6 +10,7 @@
 #include <asio/ip/tcp.hpp>
 
 #include "../protocol/message.hpp"
+#include "secure_stream.hpp"
 #include "wire.hpp"
 
 namespace holdfast::net {
@@ -25,8 +26,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
     std::function<void(bool is_violation, std::string reason)> on_closed;
   };
 
-  explicit Connection(asio::ip::tcp::socket socket);
+  Connection(asio::ip::tcp::socket socket, security::Credentials const& credentials, security::Role role,
+             security::Purpose purpose);
 
+  /// The peer proves itself first; what is sent before that waits until it has.
   void start(Handlers handlers);
   /// Replaces the handlers: a connection changes hands once its peer is known.
   void hand_over(Handlers handlers) { handlers_ = std::move(handlers); }
@@ -34,7 +37,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// Closes our direction once everything sent before is out; the peer's direction stays open.
   void finish();
   void close();
-  [[nodiscard]] bool is_open() const { return socket_.is_open(); }
+  [[nodiscard]] bool is_open() const { return stream_.is_connected(); }
 
  private:
   void read();
@@ -42,12 +45,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void write();
   void fail(bool is_violation, std::string const& reason);
 
-  asio::ip::tcp::socket socket_;
+  SecureStream stream_;
   Handlers handlers_;
   FrameReader reader_;
   std::array<std::byte, 65'536> input_;
   std::deque<Bytes> output_;
   std::size_t written_ = 0;  ///< bytes of output_.front() that are out
+  bool is_proven_ = false;   ///< the peer is one of us
   bool is_waiting_ = false;  ///< for the socket to take more
   bool is_finishing_ = false;
 };

@@ -24,12 +24,15 @@ using Evidence = protocol::Core::Evidence;
 constexpr std::size_t kMaxStrangers = 64;
 constexpr auto kStrangerLimit = std::chrono::seconds(5);
 constexpr auto kRetryPeriod = std::chrono::milliseconds(20);
+// After an answer that was no welcome: it will hardly change, and each try costs the other side a line in its log.
+constexpr auto kRefusedPeriod = std::chrono::seconds(1);
 // A dying process closes its sockets shortly before it counts as ended; waiting this long turns suspicion into fact.
 constexpr auto kEndGrace = std::chrono::milliseconds(50);
 
 }  // namespace
 
-Mesh::Mesh(std::string const& bind_address) : acceptor_(io_), timer_(io_) {
+Mesh::Mesh(std::string const& bind_address, security::Credentials credentials)
+    : credentials_(std::move(credentials)), acceptor_(io_), timer_(io_) {
   std::error_code error;
   auto const address = asio::ip::make_address(bind_address, error);
   tcp::endpoint const endpoint(address, 0);
@@ -131,10 +134,10 @@ std::vector<int> Mesh::unconnected() const {
 void Mesh::call(int rank) {
   auto const& record = records_[static_cast<std::size_t>(rank)];
   auto const socket = std::make_shared<tcp::socket>(io_);
-  auto const retry = [this, rank](std::string const& reason) {
+  auto const retry = [this, rank](std::string const& reason, std::chrono::milliseconds after = kRetryPeriod) {
     last_error_ =
         "rank " + std::to_string(rank) + " at " + records_[static_cast<std::size_t>(rank)].address + ": " + reason;
-    auto const pause = std::make_shared<asio::steady_timer>(io_, kRetryPeriod);
+    auto const pause = std::make_shared<asio::steady_timer>(io_, after);
     pause->async_wait([this, rank, pause](std::error_code) { call(rank); });
   };
   std::error_code error;
@@ -142,7 +145,8 @@ void Mesh::call(int rank) {
   if (error) return retry("not a numeric address");
   socket->async_connect({address, record.port}, [this, rank, socket, retry](std::error_code connect_error) {
     if (connect_error) return retry(connect_error.message());
-    auto const connection = std::make_shared<Connection>(std::move(*socket));
+    auto const connection = std::make_shared<Connection>(std::move(*socket), credentials_, security::Role::caller,
+                                                         security::Purpose::control);
     connection->start({[this, rank, weak = std::weak_ptr(connection)](Message const& message) {
                          auto const self = weak.lock();
                          if (auto const* const refused = std::get_if<Refused>(&message))
@@ -150,7 +154,7 @@ void Mesh::call(int rank) {
                          else if (self && std::holds_alternative<Welcome>(message))
                            establish(rank, self);
                        },
-                       [retry](bool, std::string const& reason) { retry(reason); }});
+                       [retry](bool, std::string const& reason) { retry(reason, kRefusedPeriod); }});
     auto const& callee = records_[static_cast<std::size_t>(rank)];
     connection->send(Hello{protocol::kProtocolVersion, callee.job_id, callee.token, self_, rank});
   });
@@ -166,7 +170,8 @@ void Mesh::accept() {
 }
 
 void Mesh::hear_stranger(tcp::socket socket) {
-  auto const connection = std::make_shared<Connection>(std::move(socket));
+  auto const connection = std::make_shared<Connection>(std::move(socket), credentials_, security::Role::answerer,
+                                                       security::Purpose::control);
   std::weak_ptr<Connection> const weak = connection;
   strangers_.insert(connection);
   auto const limit = std::make_shared<asio::steady_timer>(io_, kStrangerLimit);
@@ -179,7 +184,7 @@ void Mesh::hear_stranger(tcp::socket socket) {
                      },
                      [this, weak](bool is_violation, std::string const& reason) {
                        if (auto const self = weak.lock()) strangers_.erase(self);
-                       if (is_violation) log_warning("closed a connection of a stranger, who sent " + reason);
+                       if (is_violation) log_warning("closed a connection of a stranger, who gave " + reason);
                      }});
 }
 

@@ -38,14 +38,15 @@ class MeshListener {
 
 /// One control connection to each other member, and the thread that serves them.
 ///
-/// The higher rank connects to the lower one and shows its token. Whoever else calls is heard only as far as a Hello:
-/// strangers are bounded in number and time, and what they send ends with their own connection.
+/// The higher rank connects to the lower one, proves that it knows the job's secret where there is one, and shows its
+/// token. Whoever else calls is heard only as far as a Hello: strangers are bounded in number and time, and what they
+/// send ends with their own connection.
 /// Threads: post() and stop() from any; all else on the thread that runs the mesh.
 class Mesh {
  public:
   /// Listens on a port that the system chooses.
   /// @throws Error environment naming the address
-  explicit Mesh(std::string const& bind_address);
+  explicit Mesh(std::string const& bind_address, security::Credentials credentials = {});
   ~Mesh();
 
   [[nodiscard]] std::string address() const;
@@ -93,6 +94,7 @@ class Mesh {
   void report_lost(int rank, protocol::Core::Evidence evidence, std::string const& what);
   [[nodiscard]] std::vector<int> unconnected() const;
 
+  security::Credentials credentials_;
   asio::io_context io_;
   asio::ip::tcp::acceptor acceptor_;
   asio::steady_timer timer_;

@@ -7,13 +7,15 @@
 #include <holdfast/runtime/version.hpp>
 
 #include "host.hpp"
+#include "security/credentials.hpp"
 
 namespace holdfast::net {
 namespace {
 
 /// Options that change what members send or expect of each other.
 std::vector<std::pair<std::string, std::string>> agreed_options(Config const& config) {
-  return {{"fabric", config.fabric},
+  return {{"security", security::kind_of_security(config)},
+          {"fabric", config.fabric},
           {"chunk_bytes", std::to_string(config.chunk_bytes)},
           {"heartbeat_period_ms", std::to_string(config.heartbeat_period.count())},
           {"heartbeat_timeout_ms", std::to_string(config.heartbeat_timeout.count())}};

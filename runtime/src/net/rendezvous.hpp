@@ -9,6 +9,7 @@
 
 #include "launcher.hpp"
 #include "record.hpp"
+#include "security/credentials.hpp"
 
 /// All-gathers of the members' records before there are connections.
 namespace holdfast::net {
@@ -40,7 +41,7 @@ class FileRendezvous {
 /// Rank 0 listens at host:port, collects the records and hands out all of them.
 /// @throws Error start_failed naming the ranks that did not show up, or environment when rank 0 cannot listen there
 [[nodiscard]] std::vector<Record> meet_by_tcp(std::string const& host, std::string const& port, Record const& mine,
-                                              Deadline deadline);
+                                              security::Credentials const& credentials, Deadline deadline);
 
 /// "ranks 2, 5 and 6".
 [[nodiscard]] std::string name_ranks(std::vector<int> const& ranks);

@@ -1,6 +1,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include <asio/connect.hpp>
@@ -9,6 +10,7 @@
 #include <asio/steady_timer.hpp>
 
 #include <holdfast/runtime/error.hpp>
+#include <holdfast/runtime/log.hpp>
 
 #include "connection.hpp"
 #include "rendezvous.hpp"
@@ -24,7 +26,11 @@ using protocol::Refused;
 constexpr char const* kRecordKey = "holdfast.record";
 constexpr char const* kRecordsKey = "holdfast.records";
 constexpr auto kRetryPeriod = std::chrono::milliseconds(50);
+constexpr auto kRefusedPeriod = std::chrono::seconds(1);  // after an answer; each try costs rank 0 a line in its log
 constexpr auto kLinger = std::chrono::seconds(1);
+// Callers that have not said who they are.
+constexpr std::size_t kMaxStrangers = 64;
+constexpr auto kStrangerLimit = std::chrono::seconds(5);
 
 Contribution as_message(char const* key, Bytes bytes) {
   return {ViewId{0}, key, 1, std::move(bytes)};
@@ -42,7 +48,8 @@ Outcome<Record> record_of(Bytes const& bytes) {
 /// Rank 0: collects a record from everybody, then answers everybody.
 class Host {
  public:
-  Host(std::string const& host, std::string const& port, Record const& mine) : acceptor_(io_) {
+  Host(std::string const& host, std::string const& port, Record const& mine, security::Credentials const& credentials)
+      : credentials_(credentials), acceptor_(io_) {
     records_.emplace(mine.rank, mine);
     mine_ = mine;
     std::error_code error;
@@ -84,17 +91,29 @@ class Host {
  private:
   void accept() {
     acceptor_.async_accept([this](std::error_code error, tcp::socket socket) {
-      if (!error) welcome(std::make_shared<Connection>(std::move(socket)));
+      if (!error && strangers_.size() < kMaxStrangers) welcome(std::move(socket));
       if (acceptor_.is_open()) accept();
     });
   }
 
-  void welcome(std::shared_ptr<Connection> const& connection) {
+  void welcome(tcp::socket socket) {
+    auto const connection = std::make_shared<Connection>(std::move(socket), credentials_, security::Role::answerer,
+                                                         security::Purpose::rendezvous);
     std::weak_ptr<Connection> const weak = connection;
+    strangers_.insert(connection);
+    auto const limit = std::make_shared<asio::steady_timer>(io_, kStrangerLimit);
+    limit->async_wait([this, weak, limit](std::error_code) {
+      auto const self = weak.lock();
+      if (self && strangers_.erase(self) > 0) self->close();
+    });
     connection->start({[this, weak](Message message) {
                          if (auto const self = weak.lock()) register_member(self, message);
                        },
-                       [](bool, std::string const&) {}});
+                       [this, weak](bool is_violation, std::string const& reason) {
+                         if (auto const self = weak.lock()) strangers_.erase(self);
+                         if (is_violation)
+                           log_warning("rendezvous: closed a connection of a stranger, who gave " + reason);
+                       }});
   }
 
   void register_member(std::shared_ptr<Connection> const& connection, Message const& message) {
@@ -102,11 +121,15 @@ class Host {
     auto record = contribution != nullptr && contribution->key == kRecordKey
                       ? record_of(contribution->bytes)
                       : Outcome<Record>(fail(Errc::mismatch, ""));
-    if (!record) return connection->close();
+    if (!record) {
+      strangers_.erase(connection);
+      return connection->close();
+    }
     if (auto const reason = refusal(*record)) {
       connection->send(Refused{*reason});
       return connection->finish();
     }
+    strangers_.erase(connection);
     int const rank = record->rank;
     records_.insert_or_assign(rank, std::move(*record));
     members_.insert_or_assign(rank, connection);
@@ -141,8 +164,10 @@ class Host {
            "HOLDFAST_START_TIMEOUT_MS";
   }
 
+  security::Credentials credentials_;
   asio::io_context io_;
   tcp::acceptor acceptor_;
+  std::set<std::shared_ptr<Connection>> strangers_;
   Record mine_;
   std::map<int, Record> records_;
   std::map<int, std::shared_ptr<Connection>> members_;
@@ -151,8 +176,8 @@ class Host {
 /// Every other rank: calls rank 0 until it answers.
 class Guest {
  public:
-  Guest(std::string host, std::string port, Record const& mine)
-      : host_(std::move(host)), port_(std::move(port)), mine_(mine), timer_(io_) {}
+  Guest(std::string host, std::string port, Record const& mine, security::Credentials const& credentials)
+      : credentials_(credentials), host_(std::move(host)), port_(std::move(port)), mine_(mine), timer_(io_) {}
 
   std::vector<Record> collect(Deadline deadline) {
     call();
@@ -162,7 +187,8 @@ class Guest {
     if (!records_)
       throw Error(Errc::start_failed,
                   "rank 0 at " + host_ + ":" + port_ +
-                      (was_connected_ ? " answers, but not every member called it in time; its message names those"
+                      (was_connected_ ? " answers, but did not tell who the members are" + end_of_answer_ +
+                                            "; its own message names those who did not call it in time"
                                       : " cannot be reached (" + last_error_ + "); see whether it was started") +
                       ", or raise HOLDFAST_START_TIMEOUT_MS");
     return std::move(*records_);
@@ -177,16 +203,20 @@ class Guest {
     asio::async_connect(*socket, found, [this, socket](std::error_code connect_error, tcp::endpoint const&) {
       if (connect_error) return retry(connect_error.message());
       was_connected_ = true;
-      connection_ = std::make_shared<Connection>(std::move(*socket));
+      connection_ = std::make_shared<Connection>(std::move(*socket), credentials_, security::Role::caller,
+                                                 security::Purpose::rendezvous);
       connection_->start({[this](Message const& message) { receive(message); },
-                          [this](bool, std::string const& reason) { retry(reason); }});
+                          [this](bool, std::string const& reason) {
+                            end_of_answer_ = " (" + reason + ")";
+                            retry(reason, kRefusedPeriod);
+                          }});
       connection_->send(as_message(kRecordKey, bytes_of(encode(mine_))));
     });
   }
 
-  void retry(std::string const& reason) {
+  void retry(std::string const& reason, std::chrono::milliseconds after = kRetryPeriod) {
     last_error_ = reason;
-    timer_.expires_after(kRetryPeriod);
+    timer_.expires_after(after);
     timer_.async_wait([this](std::error_code error) {
       if (!error && !records_ && !refusal_) call();
     });
@@ -207,6 +237,7 @@ class Guest {
     records_ = std::move(records);
   }
 
+  security::Credentials credentials_;
   asio::io_context io_;
   std::string host_;
   std::string port_;
@@ -216,15 +247,16 @@ class Guest {
   std::optional<std::vector<Record>> records_;
   std::optional<std::string> refusal_;
   std::string last_error_ = "no answer";
+  std::string end_of_answer_;
   bool was_connected_ = false;
 };
 
 }  // namespace
 
 std::vector<Record> meet_by_tcp(std::string const& host, std::string const& port, Record const& mine,
-                                Deadline deadline) {
-  if (mine.rank == 0) return Host(host, port, mine).collect(deadline);
-  return Guest(host, port, mine).collect(deadline);
+                                security::Credentials const& credentials, Deadline deadline) {
+  if (mine.rank == 0) return Host(host, port, mine, credentials).collect(deadline);
+  return Guest(host, port, mine, credentials).collect(deadline);
 }
 
 }  // namespace holdfast::net

@@ -107,7 +107,8 @@ TEST(TcpRendezvous, brings_all_together_in_any_order) {
     std::vector<std::jthread> members;
     for (int const rank : {2, 1, 0}) {
       members.emplace_back([&, rank] {
-        seen[static_cast<std::size_t>(rank)] = meet_by_tcp("127.0.0.1", port, record_of(rank, 3), Deadline::after(20s));
+        seen[static_cast<std::size_t>(rank)] =
+            meet_by_tcp("127.0.0.1", port, record_of(rank, 3), {}, Deadline::after(20s));
       });
       if (rank == 1) std::this_thread::sleep_for(80ms);  // The first calls find nobody and are repeated.
     }
@@ -120,7 +121,7 @@ TEST(TcpRendezvous, brings_all_together_in_any_order) {
 
 std::string refusal_of(std::string const& port, Record const& record, std::chrono::milliseconds limit) {
   try {
-    (void)meet_by_tcp("127.0.0.1", port, record, Deadline::after(limit));
+    (void)meet_by_tcp("127.0.0.1", port, record, {}, Deadline::after(limit));
   } catch (Error const& error) {
     return error.what();
   }

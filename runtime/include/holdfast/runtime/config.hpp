@@ -18,6 +18,8 @@ struct Config {
   std::string rendezvous;       ///< HOLDFAST_RENDEZVOUS: file:///directory or tcp://host:port; empty: ask the launcher
   std::string job_id;           ///< HOLDFAST_JOB_ID: members of another job are ignored
   std::string bind_address;     ///< HOLDFAST_BIND_ADDRESS: empty: loopback on one host, a private address on several
+  std::string job_secret;       ///< HOLDFAST_JOB_SECRET: what members prove to know; printed as "(hidden)"
+  std::string job_secret_file;  ///< HOLDFAST_JOB_SECRET_FILE: read once at the start
   std::string fabric = "auto";  ///< HOLDFAST_FABRIC: what carries bulk data
   /// HOLDFAST_HEARTBEAT_PERIOD_MS
   std::chrono::milliseconds heartbeat_period{50};
@@ -51,7 +53,7 @@ struct Config {
   /// Markdown table of all keys.
   [[nodiscard]] static std::string documentation();
 
-  /// Checks what no single key can: rank below world_size, heartbeat timeout above the period.
+  /// Checks what no single key can: rank below world_size, heartbeat timeout above the period, one secret.
   /// @throws Error bad_config
   void validate() const;
 };
