@@ -80,7 +80,7 @@ struct MpiExchange::State final : MpiOwner, std::enable_shared_from_this<MpiExch
   std::shared_ptr<MpiMemory> memory;  // first: outlives the buffers below
   MpiTags tags;
   MpiRequests& requests;
-  MpiBufferPool& pool;
+  MessagePool& pool;
   ExchangeKey key;
   int rank;
   int ranks;
@@ -88,10 +88,10 @@ struct MpiExchange::State final : MpiOwner, std::enable_shared_from_this<MpiExch
   std::byte* result;
   ExchangePlan plan;
   std::vector<MpiLane> lanes;  // [part][peer]
-  MpiBufferPool::Buffer announcements;
-  MpiBufferPool::Buffer trailers;
-  std::vector<MpiBufferPool::Buffer> rows;      // [source]
-  std::vector<MpiBufferPool::Buffer> versions;  // [receiver], with plan.per_member
+  MessagePool::Buffer announcements;
+  MessagePool::Buffer trailers;
+  std::vector<MessagePool::Buffer> rows;      // [source]
+  std::vector<MessagePool::Buffer> versions;  // [receiver], with plan.per_member
   std::vector<std::byte*> destinations;
   std::array<bool, 2> receives{};  // by generation: whether receives have been posted
   int published_generation = 0;    // whole
@@ -272,7 +272,7 @@ constexpr std::size_t kMostSmallBytes = std::size_t{256} << 20;
 struct MpiSmallExchange::State final : MpiOwner, std::enable_shared_from_this<MpiSmallExchange::State> {
   enum Message : std::uint32_t { kFirst = 0, kRest = 1 };
   struct Peer {
-    MpiBufferPool::Buffer whole;  // where the first message was too short
+    MessagePool::Buffer whole;  // where the first message was too short
     std::size_t bytes = 0;
     bool has_first = false;
     bool has_all = false;
@@ -318,12 +318,12 @@ struct MpiSmallExchange::State final : MpiOwner, std::enable_shared_from_this<Mp
 
   std::shared_ptr<MpiMemory> memory;  // first: outlives the buffers below
   MpiRequests& requests;
-  MpiBufferPool& pool;
+  MessagePool& pool;
   int tag;
   int rank;
   std::vector<Peer> peers;
-  MpiBufferPool::Buffer firsts;
-  MpiBufferPool::Buffer own;
+  MessagePool::Buffer firsts;
+  MessagePool::Buffer own;
   bool receives = false;
   std::atomic<bool> is_stopped{false};  // the exchange is gone
 };

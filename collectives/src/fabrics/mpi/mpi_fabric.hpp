@@ -14,7 +14,7 @@
 #include <holdfast/runtime/interop/mpi.hpp>
 
 #include "fabrics/fabric.hpp"
-#include "fabrics/mpi/mpi_memory.hpp"
+#include "fabrics/memory/private_memory.hpp"
 #include "fabrics/mpi/mpi_requests.hpp"
 #include "fabrics/registry.hpp"
 
@@ -44,9 +44,9 @@ class MpiTags {
 struct MpiMemory {
   MpiMemory(MPI_Comm comm, std::vector<int> peers, std::size_t arena_bytes)
       : contributions(arena_bytes), results(arena_bytes), requests(comm, std::move(peers)) {}
-  MpiArena contributions;
-  MpiArena results;
-  MpiBufferPool pool;
+  PrivateArena contributions;
+  PrivateArena results;
+  MessagePool pool;
   MpiRequests requests;  // last: requests hold buffers of the pool
 };
 
@@ -99,7 +99,7 @@ class MpiFabric final : public Fabric {
     std::atomic<std::uint64_t>& number_;
   };
 
-  [[nodiscard]] MpiArena& arena(ArenaUse use) {
+  [[nodiscard]] PrivateArena& arena(ArenaUse use) {
     return use == ArenaUse::contribution ? memory_->contributions : memory_->results;
   }
   [[nodiscard]] int world_size() const { return world_size_; }

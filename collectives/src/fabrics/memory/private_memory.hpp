@@ -14,13 +14,13 @@
 namespace holdfast::fabrics {
 
 /// Pages that appear when touched, in large pages where the system has them.
-class MpiPages {
+class Pages {
  public:
   /// @throws Error environment when the address space is not to be had
-  explicit MpiPages(std::size_t bytes);
-  MpiPages(MpiPages&& other) noexcept;
-  MpiPages& operator=(MpiPages&&) = delete;
-  ~MpiPages();
+  explicit Pages(std::size_t bytes);
+  Pages(Pages&& other) noexcept;
+  Pages& operator=(Pages&&) = delete;
+  ~Pages();
   [[nodiscard]] std::byte* data() const { return data_; }
   [[nodiscard]] std::size_t bytes() const { return bytes_; }
 
@@ -33,12 +33,12 @@ class MpiPages {
 /// still read from or write to a buffer of a request that never finished.
 ///
 /// Threads: all functions from any thread. Must outlive its buffers.
-class MpiBufferPool {
+class MessagePool {
  public:
   class Buffer {
    public:
     Buffer() = default;
-    Buffer(MpiBufferPool& pool, std::byte* data, std::size_t capacity)
+    Buffer(MessagePool& pool, std::byte* data, std::size_t capacity)
         : pool_(&pool), data_(data), capacity_(capacity) {}
     Buffer(Buffer&& other) noexcept
         : pool_(other.pool_), data_(std::exchange(other.data_, nullptr)), capacity_(other.capacity_) {}
@@ -54,7 +54,7 @@ class MpiBufferPool {
     [[nodiscard]] std::byte* data() const { return data_; }
 
    private:
-    MpiBufferPool* pool_ = nullptr;
+    MessagePool* pool_ = nullptr;
     std::byte* data_ = nullptr;
     std::size_t capacity_ = 0;
   };
@@ -67,15 +67,15 @@ class MpiBufferPool {
 
   std::mutex mutex_;
   std::multimap<std::size_t, std::byte*> idle_;
-  std::vector<MpiPages> pages_;
+  std::vector<Pages> pages_;
 };
 
-/// Arena memory that MPI may use directly.
+/// Arena memory of a fabric that copies.
 ///
 /// Threads: all functions from any thread.
-class MpiArena {
+class PrivateArena {
  public:
-  explicit MpiArena(std::size_t bytes) : pages_(bytes), allocator_(0, bytes) {}
+  explicit PrivateArena(std::size_t bytes) : pages_(bytes), allocator_(0, bytes) {}
 
   [[nodiscard]] std::byte* allocate(std::size_t bytes);
   void release(std::byte* memory);
@@ -83,7 +83,7 @@ class MpiArena {
   void keep_released() { keeps_released_.store(true); }
 
  private:
-  MpiPages pages_;
+  Pages pages_;
   RegionAllocator allocator_;
   std::atomic<bool> keeps_released_{false};
 };

@@ -1,4 +1,4 @@
-#include "fabrics/mpi/mpi_memory.hpp"
+#include "fabrics/memory/private_memory.hpp"
 
 #include <cstring>
 #include <string>
@@ -23,24 +23,24 @@ std::size_t rounded_capacity(std::size_t bytes) {
 
 }  // namespace
 
-MpiPages::MpiPages(std::size_t bytes) : bytes_(bytes) {
+Pages::Pages(std::size_t bytes) : bytes_(bytes) {
   void* const address =
       ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED)
-    throw Error(Errc::environment, "mpi fabric: cannot reserve " + std::to_string(bytes) +
+    throw Error(Errc::environment, "cannot reserve " + std::to_string(bytes) +
                                        " bytes of address space; lower HOLDFAST_ARENA_BYTES or raise ulimit -v");
   data_ = static_cast<std::byte*>(address);
   // A message between processes of one host costs a page walk per page; a refusal costs only that time.
   if (bytes >= kLargePage) std::ignore = ::madvise(address, bytes, MADV_HUGEPAGE);
 }
 
-MpiPages::MpiPages(MpiPages&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_) {}
+Pages::Pages(Pages&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_) {}
 
-MpiPages::~MpiPages() {
+Pages::~Pages() {
   if (data_ != nullptr) ::munmap(data_, bytes_);
 }
 
-MpiBufferPool::Buffer MpiBufferPool::take(std::size_t bytes) {
+MessagePool::Buffer MessagePool::take(std::size_t bytes) {
   std::size_t const capacity = rounded_capacity(bytes);
   std::lock_guard const lock(mutex_);
   if (auto const idle = idle_.find(capacity); idle != idle_.end()) {
@@ -51,12 +51,12 @@ MpiBufferPool::Buffer MpiBufferPool::take(std::size_t bytes) {
   return Buffer(*this, pages_.emplace_back(capacity).data(), capacity);
 }
 
-void MpiBufferPool::give_back(std::byte* data, std::size_t capacity) {
+void MessagePool::give_back(std::byte* data, std::size_t capacity) {
   std::lock_guard const lock(mutex_);
   idle_.emplace(capacity, data);
 }
 
-std::byte* MpiArena::allocate(std::size_t bytes) {
+std::byte* PrivateArena::allocate(std::size_t bytes) {
   auto const allocation = allocator_.allocate(bytes);
   if (!allocation) return nullptr;
   std::byte* const memory = pages_.data() + allocation->offset;
@@ -64,7 +64,7 @@ std::byte* MpiArena::allocate(std::size_t bytes) {
   return memory;
 }
 
-void MpiArena::release(std::byte* memory) {
+void PrivateArena::release(std::byte* memory) {
   if (!keeps_released_.load()) allocator_.release(static_cast<std::size_t>(memory - pages_.data()));
 }
 
