@@ -19,6 +19,7 @@
 #include <holdfast/runtime/config.hpp>
 #include <holdfast/runtime/error.hpp>
 
+#include "bench_codecs.hpp"
 #include "bench_plan.hpp"
 #include "build_info.hpp"
 #include "commands.hpp"
@@ -36,6 +37,7 @@ constexpr long kMostRepeats = 1000;
 constexpr std::chrono::seconds kLimitOfOneStart{600};
 
 constexpr std::string_view kHelp = R"(Usage: holdfast bench all-reduce|aggregate [options]
+       holdfast bench codecs [options]; see holdfast bench codecs --help
 
 Measures a collective in the columns of nccl-tests. It starts its own ranks, several times over, and takes medians over
 all of them; the time of an iteration is that of the slowest rank, after a barrier.
@@ -166,7 +168,7 @@ std::optional<Options> parse(int argc, char** argv) {
       throw UsageError(message + " Valid: " + join(kValid));
     }
     auto const word = [&](char const* option) { return given[option].as<std::string>(); };
-    constexpr std::string_view kCollectives[] = {"all-reduce", "aggregate"};
+    constexpr std::string_view kCollectives[] = {"all-reduce", "aggregate", "codecs"};
     constexpr std::string_view kFabrics[] = {"shm", "mpi", "loopback"};
     constexpr std::string_view kBuffers[] = {"arena", "user"};
     constexpr std::string_view kAgainst[] = {"mpi"};
@@ -386,6 +388,11 @@ class Bench {
 }  // namespace
 
 int bench_command(int argc, char** argv) {
+  std::vector<char*> words(argv, argv + argc);
+  if (auto const codecs = std::find(words.begin(), words.end(), std::string_view("codecs")); codecs != words.end()) {
+    words.erase(codecs);
+    return bench_codecs(static_cast<int>(words.size()), words.data());
+  }
   auto const options = parse(argc, argv);
   if (!options) return 0;
   Bench bench(*options);

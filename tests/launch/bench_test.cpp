@@ -109,6 +109,25 @@ TEST(Bench, prints_the_columns_of_nccl_tests) {
   EXPECT_THAT(result.out, HasSubstr("        4096         1024   float32                    sum"));
 }
 
+TEST(Bench, measures_codecs_against_memory) {
+  Shell const shell;
+  auto const result = shell.run("exec $HOLDFAST bench codecs --codec e3m0,int8 --elements 100000 --repeats 2 --json");
+  ASSERT_EQ(result.status, 0) << result.err;
+  auto const lines = lines_of(result.out);
+  ASSERT_EQ(lines.size(), 6U);
+  EXPECT_EQ(lines[0].at("codec"), "e3m0_b256");
+  EXPECT_EQ(lines[0].at("direction"), "encode");
+  EXPECT_EQ(lines[1].at("direction"), "decode");
+  EXPECT_EQ(lines[2].at("direction"), "decode_accumulate");
+  EXPECT_EQ(lines[3].at("codec"), "int8_b256");
+  for (auto const& line : lines) {
+    EXPECT_EQ(line.at("elements"), 100000);
+    EXPECT_GT(line.at("bytes_per_s").get<double>(), 0);
+    EXPECT_DOUBLE_EQ(line.at("memory_fraction").get<double>(),
+                     line.at("bytes_per_s").get<double>() / line.at("memory_bytes_per_s").get<double>());
+  }
+}
+
 TEST(Bench, refuses_bad_values_with_the_valid_ones) {
   Shell const shell;
   struct Case {
@@ -123,8 +142,11 @@ TEST(Bench, refuses_bad_values_with_the_valid_ones) {
         Case{"all-reduce --dtype half", "valid: float32, float64, float16, bfloat16, int32, int64"},
         Case{"all-reduce --buffers heap", "valid: arena, user"}, Case{"all-reduce --against nccl", "valid: mpi"},
         Case{"all-reduce --rule median", "belong to `holdfast bench aggregate`"},
-        Case{"all-reduce --repaets 3", "did you mean '--repeats'?"}, Case{"allreduce", "valid: all-reduce, aggregate"},
-        Case{"", "valid: all-reduce, aggregate"}, Case{"aggregate --rule krmu", "unknown rule 'krmu'"},
+        Case{"all-reduce --repaets 3", "did you mean '--repeats'?"},
+        Case{"allreduce", "valid: all-reduce, aggregate, codecs"},
+        Case{"codecs --codec e4m0", "unknown codec 'e4m0'; did you mean 'e3m0'?"},
+        Case{"codecs --elements 0", "--elements: '0' is not valid"}, Case{"", "valid: all-reduce, aggregate"},
+        Case{"aggregate --rule krmu", "unknown rule 'krmu'"},
         Case{"aggregate --dtype int32", "valid: float32, float64, float16, bfloat16"},
         Case{"aggregate --rule krum --byzantine 1 --ranks 4", "--byzantine: krum needs 2f + 2 < n"}}) {
     auto const result = shell.run(std::string("exec $HOLDFAST bench ") + arguments);

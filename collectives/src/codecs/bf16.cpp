@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <type_traits>
 
 #include "codecs/bfloat16.hpp"
@@ -76,10 +78,22 @@ HWY_EXPORT(encode);
 HWY_EXPORT(decode);
 HWY_EXPORT(accumulate);
 
+/// Looks for the largest magnitude of a stretch first: that loop becomes vector instructions.
 std::string find_bad_code(std::byte const* codes, std::size_t elements) {
-  for (std::size_t i = 0; i < elements; ++i) {
-    auto const code = load_bfloat16(codes + 2 * i);
-    if (!is_legal_bfloat16(code)) return "element " + std::to_string(i) + describe_fault(ScaleFault::flagged, code, 4);
+  constexpr std::size_t kAtOnce = 1024;
+  std::array<std::int16_t, kAtOnce> magnitudes;
+  for (std::size_t begin = 0; begin < elements; begin += kAtOnce) {
+    std::size_t const count = std::min(kAtOnce, elements - begin);
+    std::memcpy(magnitudes.data(), codes + 2 * begin, 2 * count);
+    std::int16_t largest = 0;
+    for (std::size_t i = 0; i < count; ++i)
+      largest = std::max(largest, static_cast<std::int16_t>(magnitudes[i] & 0x7FFF));
+    if (largest <= kBFloat16Largest) continue;
+    for (std::size_t i = begin; i < begin + count; ++i) {
+      auto const code = load_bfloat16(codes + 2 * i);
+      if (!is_legal_bfloat16(code))
+        return "element " + std::to_string(i) + describe_fault(ScaleFault::flagged, code, 4);
+    }
   }
   return {};
 }

@@ -39,10 +39,16 @@ namespace {
 HWY_EXPORT(find_largest);
 HWY_EXPORT(accumulate);
 
+constexpr std::size_t kAtOnce = 1024;
+
 bool encode(float const* values, std::size_t elements, std::byte* /*scales*/, std::byte* codes) {
-  if (elements == 0) return false;
-  std::memcpy(codes, values, elements * sizeof(float));
-  return HWY_DYNAMIC_DISPATCH(find_largest)(values, elements) >= kFlagMagnitude;
+  bool flagged = false;
+  for (std::size_t begin = 0; begin < elements; begin += kAtOnce) {
+    std::size_t const count = std::min(kAtOnce, elements - begin);
+    flagged |= HWY_DYNAMIC_DISPATCH(find_largest)(values + begin, count) >= kFlagMagnitude;
+    std::memcpy(codes + begin * sizeof(float), values + begin, count * sizeof(float));
+  }
+  return flagged;
 }
 
 void decode(Sections from, std::size_t elements, float* out) {
@@ -51,7 +57,6 @@ void decode(Sections from, std::size_t elements, float* out) {
 
 /// The payload of a row from elsewhere may begin anywhere, so the values are copied before they are read as floats.
 std::string find_bad_value(std::byte const* codes, std::size_t elements) {
-  constexpr std::size_t kAtOnce = 1024;
   float values[kAtOnce];
   for (std::size_t begin = 0; begin < elements; begin += kAtOnce) {
     std::size_t const count = std::min(kAtOnce, elements - begin);
