@@ -17,14 +17,14 @@ HWY_BEFORE_NAMESPACE();
 namespace holdfast::kernels::HWY_NAMESPACE {
 namespace {
 
-constexpr std::size_t kGroupLanes = 32;
+constexpr std::size_t kGroupLanes = Digester::kLanes;
 
 /// `groups` times 32 words.
 void fold_groups(std::uint32_t* state, std::byte const* data, std::size_t groups) {
   hn::CappedTag<std::uint32_t, 8> const d;
   constexpr std::size_t kVectors = kGroupLanes / hn::MaxLanes(d);
   std::size_t const lanes = hn::Lanes(d);
-  auto const multiplier = hn::Set(d, 0x9E3779B1U);
+  auto const multiplier = hn::Set(d, Digester::kMultiplier);
   hn::Vec<decltype(d)> accumulators[kVectors];
   for (std::size_t v = 0; v < kVectors; ++v) accumulators[v] = hn::LoadU(d, state + v * lanes);
   for (std::size_t group = 0; group < groups; ++group)

@@ -15,10 +15,18 @@ class Digester {
  public:
   void add(std::byte const* data, std::size_t bytes);
   void reset() { *this = Digester(); }
+  /// add() by somebody who forms the bytes at the same time: `update` gets the lanes, and adds whole groups of them.
+  template <typename Update>
+  void fold(std::size_t bytes, Update const& update) {
+    update(lanes_.data());
+    bytes_ += bytes;
+  }
   [[nodiscard]] std::uint64_t value() const;
 
- private:
   static constexpr std::size_t kLanes = 32;
+  static constexpr std::uint32_t kMultiplier = 0x9E3779B1U;
+
+ private:
   alignas(64) std::array<std::uint32_t, kLanes> lanes_{};
   std::uint64_t bytes_ = 0;
 };

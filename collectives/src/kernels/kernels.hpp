@@ -2,11 +2,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include <holdfast/collectives/dtype.hpp>
 
+#include "kernels/digest.hpp"
 #include "kernels/row_mask.hpp"
 
 /// Element-wise work on rows: pure functions, compiled once per instruction set and chosen at run time.
@@ -69,9 +71,23 @@ void screen(Rows const& rows, RowMask& non_finite);
 ///         infinity survives any sum. If it is not, rows may still be finite (their sum overflowed): ask screen().
 bool average(Rows const& rows, std::uint64_t divisor, std::byte* out);
 
+/// average() straight into every destination, past the caches, with its digest: one pass over memory instead of two.
+/// The bytes are visible to a thread that is told of them after the call.
+/// @param destinations  each [rows.elements], where the block goes
+/// @return as average(); nothing, and nothing done, when the block is not suited: float32, at most 8 rows, a multiple
+/// of
+///         32 elements, at least 1024 of them, destinations on cache lines
+[[nodiscard]] std::optional<bool> average_to_all(Rows const& rows, std::uint64_t divisor,
+                                                 std::span<std::byte* const> destinations, Digester& digester);
+
 /// out = the combination of the rows, in rank order after the centre, in the precision of the rows.
 /// @param center  same dtype and elements as a row, or null for zeros
 void combine(Rows const& rows, Combination const& combination, std::byte const* center, std::byte* out);
+
+/// combine() without a centre in the same manner.
+/// @return whether the block was suited; if not, nothing is done
+[[nodiscard]] bool combine_to_all(Rows const& rows, Combination const& combination,
+                                  std::span<std::byte* const> destinations, Digester& digester);
 
 /// out (float32) = the elements of a float16, bfloat16 or float32 row: exact.
 void widen(std::byte const* row, std::size_t elements, DType dtype, float* out);
