@@ -34,6 +34,8 @@ Words words(Errc code) noexcept {
       return {"parked", "no quorum; state is kept"};
     case Errc::evicted:
       return {"evicted", "the others went on without this member"};
+    case Errc::view_changed:
+      return {"view_changed", "the call was made for members of an earlier view"};
     case Errc::bad_argument:
       return {"bad_argument", "an argument is outside its bounds"};
     case Errc::bad_config:

@@ -42,12 +42,13 @@ Config const& Group::config() const {
 }
 
 Outcome<std::vector<std::vector<std::byte>>> Group::all_gather(std::string_view key, std::span<std::byte const> bytes,
-                                                               Deadline deadline) {
-  return state_->all_gather(std::string(key), bytes, deadline);
+                                                               Deadline deadline, std::optional<ViewId> only_in) {
+  return state_->all_gather(std::string(key), bytes, deadline, only_in);
 }
 
-Outcome<void> Group::agree(std::string_view subject, Fields const& fields, Deadline deadline) {
-  auto gathered = state_->all_gather("agree:" + std::string(subject), net::encode(fields), deadline);
+Outcome<void> Group::agree(std::string_view subject, Fields const& fields, Deadline deadline,
+                           std::optional<ViewId> only_in) {
+  auto gathered = state_->all_gather("agree:" + std::string(subject), net::encode(fields), deadline, only_in);
   if (!gathered) return fail(std::move(gathered.error()));
   std::vector<Fields> all;
   for (auto const& bytes : *gathered) {

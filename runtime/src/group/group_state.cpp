@@ -147,8 +147,19 @@ void GroupState::record_failure(Failure const& failure) {
 
 // --- called by the program ---------------------------------------------------------------------------------------
 
+namespace {
+
+Failure other_view() {
+  Failure failure;
+  failure.code = Errc::view_changed;
+  failure.detail = "the call was for the members of an earlier view";
+  return failure;
+}
+
+}  // namespace
+
 Outcome<GroupState::Parts> GroupState::all_gather(std::string const& key, std::span<std::byte const> bytes,
-                                                  Deadline deadline) {
+                                                  Deadline deadline, std::optional<ViewId> only_in) {
   if (bytes.size() > protocol::kMaxContributionBytes || key.size() > protocol::kMaxKeyBytes)
     throw Error(Errc::bad_argument, "all_gather takes at most " + std::to_string(protocol::kMaxContributionBytes) +
                                         " bytes under a key of at most " + std::to_string(protocol::kMaxKeyBytes) +
@@ -169,6 +180,8 @@ Outcome<GroupState::Parts> GroupState::all_gather(std::string const& key, std::s
     std::string const& key;
     ~Release() { keys.erase(key); }
   } const release{keys_in_use_, key};
+  auto const is_other_view = [&] { return only_in && *only_in != core_.view().id; };
+  if (is_other_view()) return describe(other_view());
   auto const contributed = core_.contribute(key, bytes);
   if (!contributed) return describe(contributed.error());
   collect();
@@ -176,6 +189,7 @@ Outcome<GroupState::Parts> GroupState::all_gather(std::string const& key, std::s
     auto taken = core_.take_exchange(key);
     if (!taken) return describe(std::move(taken.error()));
     if (*taken) return std::move(**taken);
+    if (is_other_view()) return describe(other_view());
     if (deadline.has_passed()) return describe(pending(core_.describe_missing_parts(key, Clock::now())));
     changed_.wait_until(lock, deadline.instant());
   }

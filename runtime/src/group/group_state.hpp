@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -37,7 +38,8 @@ struct GroupState final : net::MeshListener {
   /// Connects to the others and starts the protocol thread.
   void connect(std::unique_ptr<net::Mesh> mesh, std::vector<net::Record> records, Deadline deadline);
 
-  Outcome<Parts> all_gather(std::string const& key, std::span<std::byte const> bytes, Deadline deadline);
+  Outcome<Parts> all_gather(std::string const& key, std::span<std::byte const> bytes, Deadline deadline,
+                            std::optional<ViewId> only_in = {});
   Outcome<void> leave(Deadline deadline);
   std::uint64_t next_number(std::string const& name);
 

@@ -70,6 +70,7 @@ class Core {
   [[nodiscard]] std::string describe_progress(int rank, Instant now) const;
   [[nodiscard]] std::string describe_round(RoundId round) const;
   [[nodiscard]] std::string describe_member(int rank) const;
+  [[nodiscard]] std::uint64_t committed(StreamId stream) const { return ledger_.committed(stream); }
   [[nodiscard]] std::uint64_t rounds_committed() const { return ledger_.rounds_committed(); }
 
   [[nodiscard]] bool has_actions() const { return !actions_.empty(); }

@@ -102,7 +102,7 @@ TEST_P(GroupInThreads, rounds_announced_by_a_fabric_commit_without_messages) {
       while (!*rounds.is_committed(round) && !deadline.has_passed()) {
         for (int other = 0; other < group.world_size(); ++other)
           if (other != rank && words[static_cast<std::size_t>(other)] >= number)
-            rounds.count_ready(round, other, {number, 0});
+            rounds.count_ready(group.view().id, round, other, {number, 0});
         std::this_thread::yield();
       }
       ASSERT_TRUE(*rounds.is_committed(round));
@@ -210,7 +210,7 @@ TEST_F(Group3, round_announced_in_memory_before_leaving_still_commits_elsewhere)
   RoundId const round{rounds.open_stream("gradients"), 1};
   ASSERT_TRUE(groups_[2].leave(Deadline::after(10s)));
   EXPECT_FALSE(*rounds.is_committed(round));
-  rounds.count_ready(round, 1, {1, 1});
+  rounds.count_ready(groups_[0].view().id, round, 1, {1, 1});
   EXPECT_TRUE(*rounds.is_committed(round));
 }
 

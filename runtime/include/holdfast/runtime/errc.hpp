@@ -18,6 +18,7 @@ enum class Errc : int {
   corrupt_message = 9,       ///< bytes from a peer that are not a valid message
   parked = 10,               ///< no quorum; state is kept and can be checkpointed
   evicted = 11,              ///< the others went on without this member
+  view_changed = 12,         ///< the call was made for members of an earlier view; make it again
 
   // Misuse or environment: thrown as Error.
   bad_argument = 64,  ///< an argument is outside its bounds

@@ -49,16 +49,20 @@ class Group {
   /// @param bytes  at most 1 MiB
   /// @return pending when the deadline passed first: the exchange stays open and the next call with this key takes it
   ///         up again (with the same bytes, which were already sent); member_left naming who left before it
+  /// @param only_in  view whose members are meant; the call fails with view_changed when it is not, or no longer, the
+  ///                 current one. Without it a view change starts the exchange again among the new members.
   /// @throws Error bad_argument: too many bytes, other bytes than the pending call gave, or two threads on one key
   /// Cost: n-1 messages per member. Not for bulk data.
   [[nodiscard]] Outcome<std::vector<std::vector<std::byte>>> all_gather(std::string_view key,
                                                                         std::span<std::byte const> bytes,
-                                                                        Deadline deadline);
+                                                                        Deadline deadline,
+                                                                        std::optional<ViewId> only_in = {});
 
   using Fields = std::vector<std::pair<std::string, std::string>>;
   /// Checks that all members give the same (name, value) list for `subject`. On a difference every member gets the
   /// same Errc::mismatch, which names the first differing member, the field and both values.
-  [[nodiscard]] Outcome<void> agree(std::string_view subject, Fields const& fields, Deadline deadline);
+  [[nodiscard]] Outcome<void> agree(std::string_view subject, Fields const& fields, Deadline deadline,
+                                    std::optional<ViewId> only_in = {});
 
   /// How many times this was called before with this name at this member: members that make the same calls get the same
   /// number, so that what they create can be told apart.

@@ -3,9 +3,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include <holdfast/runtime/outcome.hpp>
+#include <holdfast/runtime/view.hpp>
 
 namespace holdfast {
 
@@ -45,12 +47,17 @@ class Rounds {
   /// Declares that this member holds every result of `round` and announces READY. With an empty `publish` READY goes
   /// over the control connections; otherwise `publish` is called under the ledger's lock (it must only store a word
   /// where peers can see it), so that nothing is announced once this member is frozen.
-  /// Fails (without announcing) when the view has failed, or with member_left when one who left never announced it.
+  /// Fails (without announcing) when the view has failed, or with member_left when one who left never announced it, or
+  /// with view_changed when `view` is given and is not the current one, or is about to end.
   /// @throws Error bad_argument unless the round follows the last committed one of its stream
-  Outcome<void> hold(RoundId round, Digest digest, std::function<void()> const& publish = {});
+  Outcome<void> hold(RoundId round, Digest digest, std::function<void()> const& publish = {},
+                     std::optional<ViewId> view = {});
 
-  /// Counts a READY that a fabric brought. `rank` is a position in the current view.
-  void count_ready(RoundId round, int rank, Digest digest);
+  /// Counts a READY that a fabric of `view` brought; `rank` is a position in it. Of another view: does nothing.
+  void count_ready(ViewId view, RoundId round, int rank, Digest digest);
+
+  /// The last committed round of a stream; 0: none yet.
+  [[nodiscard]] std::uint64_t committed(StreamId stream) const;
 
   /// True once READY of all members has been counted; a failure if the view failed first, or if a member left without
   /// announcing this round (so a wait for such a member's data should ask here too). Never blocks.
