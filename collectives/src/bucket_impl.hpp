@@ -10,12 +10,11 @@
 namespace holdfast {
 
 struct Bucket::Impl {
-  Impl(std::shared_ptr<fabrics::Fabric> const& fabric, std::size_t count, DType type)
+  Impl(ArenaPool& pool, std::size_t count, DType type)
       : elements(count),
         dtype(type),
-        contribution(fabric, fabrics::ArenaUse::contribution, count * element_bytes(type)),
-        results{ArenaMemory(fabric, fabrics::ArenaUse::result, count * element_bytes(type)),
-                ArenaMemory(fabric, fabrics::ArenaUse::result, count * element_bytes(type))} {}
+        contribution(pool.allocate(fabrics::ArenaUse::contribution, bytes())),
+        results{pool.allocate(fabrics::ArenaUse::result, bytes()), pool.allocate(fabrics::ArenaUse::result, bytes())} {}
 
   std::size_t elements;
   DType dtype;
@@ -24,6 +23,7 @@ struct Bucket::Impl {
   std::atomic<int> current{0};
 
   [[nodiscard]] int next() const { return 1 - current.load(std::memory_order_acquire); }
+  [[nodiscard]] std::size_t bytes() const { return elements * element_bytes(dtype); }
 };
 
 }  // namespace holdfast

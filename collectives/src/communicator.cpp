@@ -6,28 +6,21 @@
 
 #include "bucket_impl.hpp"
 #include "communicator_impl.hpp"
-#include "fabrics/registry.hpp"
 #include "kernels/kernels.hpp"
 
 namespace holdfast {
 
-Outcome<Communicator> Communicator::create(Group const& group_of_caller, CommunicatorOptions const& options) {
-  Group group = group_of_caller;
+Outcome<Communicator> Communicator::create(Group const& group, CommunicatorOptions const& options) {
   auto const& config = group.config();
-  std::string fabric_name = options.fabric.empty() ? config.fabric : options.fabric;
-  if (fabric_name == "auto") fabric_name = fabrics::choose(group);
-  auto const& entry = fabrics::find(fabric_name);
   std::size_t const chunk_bytes = options.chunk_bytes != 0 ? options.chunk_bytes : config.chunk_bytes;
-
-  auto const deadline = Deadline::after(config.start_timeout);
-  auto const agreed =
-      group.agree("communicator", {{"fabric", fabric_name}, {"chunk_bytes", std::to_string(chunk_bytes)}}, deadline);
-  if (!agreed) return fail(agreed.error());
-  auto fabric = entry.create(group, {config.arena_bytes});
-  if (!fabric) return fail(fabric.error());
+  pipeline::Connector connector(group, options.fabric.empty() ? config.fabric : options.fabric, chunk_bytes);
+  auto connection = connector.connect(nullptr, [] { return true; });
+  if (!connection && connection.error().code == Errc::environment)
+    throw Error(Errc::environment, connection.error().detail);
+  if (!connection) return fail(connection.error());
 
   Communicator communicator;
-  communicator.impl_ = std::make_shared<Impl>(group, std::move(*fabric), chunk_bytes);
+  communicator.impl_ = std::make_shared<Impl>(group, std::move(*connection), std::move(connector), chunk_bytes);
   return communicator;
 }
 
@@ -43,20 +36,20 @@ Communicator& Communicator::operator=(Communicator&&) noexcept = default;
 Communicator::~Communicator() = default;
 
 int Communicator::rank() const {
-  return impl_->engine.rank();
+  return impl_->engine.connection()->rank;
 }
 int Communicator::world_size() const {
-  return impl_->engine.view().world_size();
+  return impl_->engine.connection()->world_size();
 }
 Group& Communicator::group() const {
   return impl_->engine.group();
 }
 std::string_view Communicator::fabric() const {
-  return impl_->engine.fabric()->name();
+  return impl_->engine.connection()->fabric->name();
 }
 
 Bucket Communicator::allocate(std::size_t elements, DType dtype) {
-  return Bucket(std::make_shared<Bucket::Impl>(impl_->engine.fabric(), elements, dtype));
+  return Bucket(std::make_shared<Bucket::Impl>(impl_->arena, elements, dtype));
 }
 
 Stream Communicator::stream(std::string_view name) {
@@ -106,7 +99,7 @@ void Communicator::abort(std::string_view reason) {
 }
 
 std::uint64_t Communicator::sent_bytes() const {
-  return impl_->engine.fabric()->sent_bytes();
+  return impl_->engine.sent_bytes();
 }
 
 }  // namespace holdfast

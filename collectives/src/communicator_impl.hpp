@@ -11,12 +11,14 @@
 namespace holdfast {
 
 struct Communicator::Impl {
-  Impl(Group const& group, std::shared_ptr<fabrics::Fabric> fabric, std::size_t bytes_per_chunk)
-      : chunk_bytes(bytes_per_chunk), staging(fabric), engine(group, std::move(fabric)) {
+  Impl(Group const& group, pipeline::Connection connection, pipeline::Connector connector, std::size_t bytes_per_chunk)
+      : chunk_bytes(bytes_per_chunk),
+        arena(*connection.fabric),
+        engine(group, std::move(connection), std::move(connector), arena) {
     default_stream = engine.open_stream("default");
   }
   std::size_t chunk_bytes;
-  StagingPool staging;
+  ArenaPool arena;
   pipeline::Engine engine;  // after what its rounds use
   std::uint32_t default_stream = 0;
 };
@@ -24,7 +26,7 @@ struct Communicator::Impl {
 struct Work::Impl {
   std::shared_ptr<Communicator::Impl> communicator;
   std::shared_ptr<pipeline::RoundState> round;
-  std::shared_ptr<pipeline::Collective> collective;
+  std::shared_ptr<pipeline::CollectiveStatus const> status;
   bool is_lone = false;
 };
 

@@ -65,7 +65,7 @@ Work::Work(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 bool Work::is_done() const {
   return impl_->round->is_finished.load(std::memory_order_acquire) ||
-         (!impl_->is_lone && impl_->collective->is_held.load(std::memory_order_acquire));
+         (!impl_->is_lone && impl_->status->is_held.load(std::memory_order_acquire));
 }
 
 Outcome<Reduction> Work::wait(Deadline deadline) const {
@@ -75,9 +75,9 @@ Outcome<Reduction> Work::wait(Deadline deadline) const {
     return fail(engine.pending(*impl_->round));
   if (impl_->round->is_finished.load(std::memory_order_acquire)) return *impl_->round->outcome;
   Reduction reduction;
-  reduction.view = engine.view().id;
+  reduction.view = engine.connection()->view.id;
   reduction.round = impl_->round->id;
-  reduction.sent_bytes = impl_->collective->sent_bytes();
+  reduction.sent_bytes = impl_->status->sent_bytes.load(std::memory_order_relaxed);
   return reduction;
 }
 
@@ -113,11 +113,11 @@ Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, pipeline:
   auto& engine = communicator->engine;
   descriptor.round = state->id.number;
   descriptor.index_in_round = state->added;
-  auto collective = std::make_shared<pipeline::Collective>(std::move(descriptor), std::move(rule), engine.rank(),
-                                                           engine.view().world_size(), std::move(memory),
+  auto collective = std::make_shared<pipeline::Collective>(std::move(descriptor), std::move(rule), std::move(memory),
                                                            communicator->chunk_bytes, engine.pool());
-  engine.add(state, collective);
-  return Work(std::make_shared<Work::Impl>(Work::Impl{communicator, state, std::move(collective), false}));
+  auto status = collective->status();
+  engine.add(state, std::move(collective));
+  return Work(std::make_shared<Work::Impl>(Work::Impl{communicator, state, std::move(status), false}));
 }
 
 Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, Bucket::Impl& bucket,
@@ -126,6 +126,12 @@ Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, Bucket::I
   int const next = bucket.next();
   memory.contribution = bucket.contribution.data();
   memory.result = bucket.results[next].data();
+  memory.result_arena = bucket.results[next].arena().get();
+  memory.renew_result = [owner, next, &arena = communicator->arena] {
+    auto& result = owner->results[next];
+    result = arena.allocate(ArenaUse::result, owner->bytes());
+    return std::pair<std::byte*, fabrics::Arena const*>(result.data(), result.arena().get());
+  };
   memory.deliver = [owner, next] { owner->current.store(next, std::memory_order_release); };
   memory.release = [owner] {};  // keeps the bucket until the exchange is over
   return add(std::move(descriptor), std::move(rule), std::move(memory));
@@ -136,7 +142,7 @@ Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, ConstBuff
     ArenaMemory contribution;
     ArenaMemory result;
   };
-  auto& staging = communicator->staging;
+  auto& staging = communicator->arena;
   auto const staged = std::make_shared<Staged>();
   if (in.bytes() > 0) {
     staged->contribution = staging.take(ArenaUse::contribution, in.bytes());
@@ -147,6 +153,11 @@ Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, ConstBuff
   pipeline::CollectiveMemory memory;
   memory.contribution = staged->contribution.data();
   memory.result = staged->result.data();
+  memory.result_arena = staged->result.arena().get();
+  memory.renew_result = [&staging, staged, bytes = out.bytes()] {
+    staged->result = staging.take(ArenaUse::result, bytes);
+    return std::pair<std::byte*, fabrics::Arena const*>(staged->result.data(), staged->result.arena().get());
+  };
   memory.deliver = [staged, out] {
     if (out.bytes() > 0) kernels::stream_copy(out.data(), staged->result.data(), out.bytes());
   };
@@ -182,24 +193,29 @@ Work Round::all_reduce(ConstBuffer in, MutableBuffer out, ReduceOp op) {
 }
 
 Work Round::reduce_scatter(ConstBuffer in, MutableBuffer out, ReduceOp op) {
-  auto const ranks = static_cast<std::size_t>(impl_->communicator->engine.view().world_size());
-  require_same(in, out, in.elements(), out.elements() * ranks);
-  return impl_->add(describe(op, CollectiveKind::reduce_scatter, in.dtype(), in.elements()), std::nullopt, in, out);
+  auto const connection = impl_->communicator->engine.connection();
+  require_same(in, out, in.elements(), out.elements() * static_cast<std::size_t>(connection->world_size()));
+  auto descriptor = describe(op, CollectiveKind::reduce_scatter, in.dtype(), in.elements());
+  descriptor.view = static_cast<std::uint32_t>(connection->view.id);
+  return impl_->add(std::move(descriptor), std::nullopt, in, out);
 }
 
 Work Round::all_gather(ConstBuffer in, MutableBuffer out) {
-  auto const ranks = static_cast<std::size_t>(impl_->communicator->engine.view().world_size());
-  require_same(in, out, in.elements() * ranks, out.elements());
-  return impl_->add(describe(CollectiveKind::all_gather, in.dtype(), in.elements()), std::nullopt, in, out);
+  auto const connection = impl_->communicator->engine.connection();
+  require_same(in, out, in.elements() * static_cast<std::size_t>(connection->world_size()), out.elements());
+  auto descriptor = describe(CollectiveKind::all_gather, in.dtype(), in.elements());
+  descriptor.view = static_cast<std::uint32_t>(connection->view.id);
+  return impl_->add(std::move(descriptor), std::nullopt, in, out);
 }
 
 Work Round::broadcast(MutableBuffer buffer, int root) {
-  auto const& engine = impl_->communicator->engine;
-  require(root >= 0 && root < engine.view().world_size(),
-          "root is " + std::to_string(root) + ", must be a rank below " + std::to_string(engine.view().world_size()));
+  auto const connection = impl_->communicator->engine.connection();
+  require(root >= 0 && root < connection->world_size(),
+          "root is " + std::to_string(root) + ", must be a rank below " + std::to_string(connection->world_size()));
   auto descriptor = describe(CollectiveKind::broadcast, buffer.dtype(), buffer.elements());
   descriptor.root = root;
-  bool const is_root = root == engine.rank();
+  descriptor.view = static_cast<std::uint32_t>(connection->view.id);
+  bool const is_root = root == connection->rank;
   return impl_->add(std::move(descriptor), std::nullopt,
                     is_root ? ConstBuffer(buffer) : ConstBuffer(nullptr, 0, buffer.dtype()), buffer);
 }

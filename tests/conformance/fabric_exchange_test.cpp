@@ -24,7 +24,7 @@ class FabricExchange : public ::testing::TestWithParam<Setting> {
  protected:
   static void run(std::function<void(Fabric&, int rank, int ranks)> const& member) {
     run_in_group(GetParam().ranks, [&](Group& group) {
-      auto fabric = fabrics::find(GetParam().fabric).create(group, {std::size_t{1} << 30});
+      auto fabric = fabrics::find(GetParam().fabric).create({group, group.view(), "test", std::size_t{1} << 30});
       ASSERT_TRUE(fabric) << fabric.error().message();
       member(**fabric, group.rank(), group.world_size());
       // A member that leaves early would take its memory and its sends with it.
@@ -85,15 +85,15 @@ class Sum {
   Sum(Fabric& fabric, int rank, int ranks, ExchangeKey key, std::size_t bytes, std::size_t chunk_bytes)
       : fabric_(fabric), rank_(rank), ranks_(ranks), key_(key), bytes_(bytes) {
     plan_ = even_plan(bytes, ranks, chunk_bytes);
-    contribution_ = fabric.allocate(ArenaUse::contribution, bytes);
-    result_ = fabric.allocate(ArenaUse::result, bytes);
+    contribution_ = fabric.arena(ArenaUse::contribution)->allocate(bytes);
+    result_ = fabric.arena(ArenaUse::result)->allocate(bytes);
     for (std::size_t index = 0; index < bytes; ++index) contribution_[index] = pattern(rank, index, key.sequence);
     exchange_ = fabric.open(key, announcement_of(rank, key.sequence), contribution_, result_);
   }
   ~Sum() {
     exchange_.reset();
-    fabric_.release(ArenaUse::contribution, contribution_);
-    fabric_.release(ArenaUse::result, result_);
+    fabric_.arena(ArenaUse::contribution)->release(contribution_);
+    fabric_.arena(ArenaUse::result)->release(result_);
   }
   Sum(Sum const&) = delete;
   Sum& operator=(Sum const&) = delete;
@@ -228,8 +228,8 @@ TEST_P(FabricExchange, takes_slots_and_tags_up_again) {
 TEST_P(FabricExchange, gives_each_receiver_a_version_of_its_own) {
   run([](Fabric& fabric, int rank, int ranks) {
     std::size_t const bytes = 30'000;
-    auto* const contribution = fabric.allocate(ArenaUse::contribution, bytes);
-    auto* const result = fabric.allocate(ArenaUse::result, bytes);
+    auto* const contribution = fabric.arena(ArenaUse::contribution)->allocate(bytes);
+    auto* const result = fabric.arena(ArenaUse::result)->allocate(bytes);
     auto plan = even_plan(bytes, ranks, std::size_t{1} << 16);
     plan.per_member = true;
     {
@@ -255,8 +255,8 @@ TEST_P(FabricExchange, gives_each_receiver_a_version_of_its_own) {
           ASSERT_EQ(static_cast<int>(result[index]), 16 * owner + rank) << "owner " << owner;
       }
     }
-    fabric.release(ArenaUse::contribution, contribution);
-    fabric.release(ArenaUse::result, result);
+    fabric.arena(ArenaUse::contribution)->release(contribution);
+    fabric.arena(ArenaUse::result)->release(result);
   });
 }
 
@@ -289,14 +289,14 @@ TEST_P(FabricExchange, hands_out_zeroed_aligned_memory_again) {
   run([](Fabric& fabric, int, int) {
     for (auto const use : {ArenaUse::contribution, ArenaUse::result})
       for (int turn = 0; turn < 3; ++turn) {
-        auto* const memory = fabric.allocate(use, 10'000);
+        auto* const memory = fabric.arena(use)->allocate(10'000);
         ASSERT_NE(memory, nullptr);
         EXPECT_EQ(reinterpret_cast<std::uintptr_t>(memory) % 64, 0U);
         for (int index = 0; index < 10'000; ++index) ASSERT_EQ(memory[index], std::byte{0});
         std::memset(memory, 1, 10'000);
-        fabric.release(use, memory);
+        fabric.arena(use)->release(memory);
       }
-    EXPECT_EQ(fabric.allocate(ArenaUse::result, std::size_t{1} << 40), nullptr);
+    EXPECT_EQ(fabric.arena(ArenaUse::result)->allocate(std::size_t{1} << 40), nullptr);
   });
 }
 

@@ -104,19 +104,30 @@ class ReadyBoard {
 
 enum class ArenaUse { contribution, result };
 
+/// Memory that a fabric's exchanges can use directly. Outlives the fabric where buckets still hold some of it.
+///
+/// Threads: all functions from any thread.
+class Arena {
+ public:
+  virtual ~Arena() = default;
+  /// 64-byte aligned and zero-filled. Null when the arena is full.
+  [[nodiscard]] virtual std::byte* allocate(std::size_t bytes) = 0;
+  virtual void release(std::byte* memory) = 0;
+};
+
 /// Moves bytes between the members of one view and knows nothing of floats. Created per view.
 ///
-/// Threads: one thread at a time drives (open, progress, wait and everything on exchanges); allocate, release, wake and
-///          abort from any thread.
+/// The contribution arena is taken over by the fabric of the next view: what the others only read stays where it is.
+/// The result arena is the fabric's own: a member that was left behind may still write into it. Threads: one thread at
+/// a time drives (open, progress, wait and everything on exchanges); arena, wake and abort from
+///          any thread.
 class Fabric {
  public:
   virtual ~Fabric() = default;
 
   [[nodiscard]] virtual std::string_view name() const = 0;
 
-  /// 64-byte aligned memory that exchanges can use directly, zero-filled. Null when the arena is full.
-  [[nodiscard]] virtual std::byte* allocate(ArenaUse use, std::size_t bytes) = 0;
-  virtual void release(ArenaUse use, std::byte* memory) = 0;
+  [[nodiscard]] virtual std::shared_ptr<Arena> arena(ArenaUse use) = 0;
 
   /// Announces an exchange. `contribution` and `result` are arena memory (null where this exchange has none) and stay
   /// in use until the exchange is over at all members.

@@ -1,6 +1,7 @@
 #include "fabrics/registry.hpp"
 
 #include <algorithm>
+#include <chrono>
 
 #include <unistd.h>
 
@@ -17,8 +18,20 @@ std::vector<FabricEntry> const& registry() {
   return entries;
 }
 
-std::string_view choose(Group& group) {
-  auto const view = group.view();
+Outcome<std::vector<std::vector<std::byte>>> FabricContext::all_gather(std::string_view what,
+                                                                       std::span<std::byte const> bytes) const {
+  constexpr std::chrono::milliseconds kSlice{100};
+  auto const key = name + ": " + std::string(what);
+  auto const deadline = Deadline::after(group.config().start_timeout);
+  while (true) {
+    if (!is_wanted()) return fail(Errc::aborted, "the communicator was destroyed while its fabric was opened");
+    auto gathered = group.all_gather(
+        key, bytes, Deadline::after(std::min<Deadline::Clock::duration>(kSlice, deadline.remaining())), view.id);
+    if (gathered || gathered.error().code != Errc::pending || deadline.has_passed()) return gathered;
+  }
+}
+
+std::string_view choose(View const& view) {
   auto const& first = view.members.front();
   auto const all = [&](auto const& same) { return std::all_of(view.members.begin(), view.members.end(), same); };
   bool const share_memory = all([&](Member const& member) { return member.locality == first.locality; });

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,13 +11,26 @@
 
 namespace holdfast::fabrics {
 
-struct FabricOptions {
-  std::size_t arena_bytes = 0;  ///< virtual size of each arena region
+/// What a fabric is opened with.
+struct FabricContext {
+  Group& group;
+  View view;                    ///< the members to connect
+  std::string name;             ///< tells the fabrics of one view apart; the same at all members
+  std::size_t arena_bytes = 0;  ///< virtual size of each arena
+  Fabric* previous = nullptr;   ///< of an earlier view; its contribution arena is taken over
+  std::function<bool()> is_wanted = [] { return true; };  ///< false: gives up with `aborted`
+
+  [[nodiscard]] int rank() const { return view.rank_of(group.self()).value(); }
+  [[nodiscard]] int world_size() const { return view.world_size(); }
+  /// Group::all_gather among the members of this view, within the configured start timeout, while it is wanted.
+  [[nodiscard]] Outcome<std::vector<std::vector<std::byte>>> all_gather(std::string_view what,
+                                                                        std::span<std::byte const> bytes) const;
 };
 
-/// Opens a fabric between all members of the group. Collective; control traffic only.
+/// Opens a fabric between the members of a view. Collective; control traffic only.
+/// @return view_changed when the view ended first
 /// @throws Error not_built or environment with the remedy
-using Factory = Outcome<std::unique_ptr<Fabric>> (*)(Group& group, FabricOptions const& options);
+using Factory = Outcome<std::unique_ptr<Fabric>> (*)(FabricContext const& context);
 
 struct FabricEntry {
   std::string_view name;
@@ -28,12 +43,12 @@ struct FabricEntry {
 
 /// What `auto` means for these members: loopback in one process, shm on one host, mpi across hosts under mpirun.
 /// @throws Error when no fabric of this build can connect them
-[[nodiscard]] std::string_view choose(Group& group);
+[[nodiscard]] std::string_view choose(View const& view);
 
 [[nodiscard]] FabricEntry const& find(std::string_view name);
 
-Outcome<std::unique_ptr<Fabric>> create_loopback(Group& group, FabricOptions const& options);
-Outcome<std::unique_ptr<Fabric>> create_shm(Group& group, FabricOptions const& options);
-Outcome<std::unique_ptr<Fabric>> create_mpi(Group& group, FabricOptions const& options);
+Outcome<std::unique_ptr<Fabric>> create_loopback(FabricContext const& context);
+Outcome<std::unique_ptr<Fabric>> create_shm(FabricContext const& context);
+Outcome<std::unique_ptr<Fabric>> create_mpi(FabricContext const& context);
 
 }  // namespace holdfast::fabrics

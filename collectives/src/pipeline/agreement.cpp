@@ -42,7 +42,7 @@ bool Agreement::advance(Blocker& blocker) {
     if (!failure_ && collective->refusal()) failure_ = collective->refusal();
   }
   is_held_ = true;
-  for (auto const& collective : collectives_) collective->is_held.store(true, std::memory_order_release);
+  for (auto const& collective : collectives_) collective->status()->is_held.store(true, std::memory_order_release);
   return true;
 }
 

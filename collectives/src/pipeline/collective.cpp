@@ -39,23 +39,35 @@ bool is_plain_mean(rules::Decision const& decision) {
 
 }  // namespace
 
-Collective::Collective(Descriptor descriptor, std::optional<Rule> rule, int rank, int world_size,
-                       CollectiveMemory memory, std::size_t chunk_bytes, BufferPool& pool)
+Collective::Collective(Descriptor descriptor, std::optional<Rule> rule, CollectiveMemory memory,
+                       std::size_t chunk_bytes, BufferPool& pool, std::shared_ptr<CollectiveStatus> status)
     : descriptor_(std::move(descriptor)),
       rule_(std::move(rule)),
-      rank_(rank),
-      world_size_(world_size),
       memory_(std::move(memory)),
+      chunk_bytes_(chunk_bytes),
+      status_(std::move(status)),
       element_bytes_(element_bytes(descriptor_.dtype)),
       chunk_elements_(std::max(kBlockElements, chunk_bytes / element_bytes_ / kBlockElements * kBlockElements)),
-      non_finite_(world_size),
-      pool_(pool) {
-  // A job of one member applies no rule: there is nobody to tolerate.
-  needs_agreement_ = descriptor_.kind == CollectiveKind::aggregate && world_size_ > 1;
-}
+      non_finite_(0),
+      pool_(pool) {}
 
 Collective::~Collective() {
   give_back_buffers();
+}
+
+std::shared_ptr<Collective> Collective::again() {
+  status_->is_held.store(false);
+  status_->sent_bytes.store(0);
+  return std::make_shared<Collective>(descriptor_, rule_, std::exchange(memory_, {}), chunk_bytes_, pool_, status_);
+}
+
+void Collective::bind(ViewId view, int rank, int world_size) {
+  view_ = view;
+  rank_ = rank;
+  world_size_ = world_size;
+  non_finite_ = RowMask(world_size);
+  // A job of one member applies no rule: there is nobody to tolerate.
+  needs_agreement_ = descriptor_.kind == CollectiveKind::aggregate && world_size_ > 1;
 }
 
 void Collective::give_back_buffers() {
@@ -124,6 +136,7 @@ std::optional<Failure> Collective::compare_announcements() {
   auto const first = Descriptor::decode(exchange_->announcement(0));
   for (int rank = 0; rank < world_size_; ++rank) {
     auto const theirs = Descriptor::decode(exchange_->announcement(rank));
+    if (theirs.view != 0 && theirs.view != static_cast<std::uint32_t>(view_)) return view_changed(rank);
     auto const difference = first.difference(theirs, "rank 0", "rank " + std::to_string(rank));
     if (!difference.empty()) {
       Failure failure;
@@ -136,6 +149,16 @@ std::optional<Failure> Collective::compare_announcements() {
     weights_.push_back(is_sound ? theirs.weight : 0.0);
   }
   return std::nullopt;
+}
+
+Failure Collective::view_changed(int rank) const {
+  Failure failure;
+  failure.code = Errc::view_changed;
+  failure.where = "collective";
+  failure.detail = std::string(name(descriptor_.kind)) + " of rank " + std::to_string(rank) +
+                   " was called for the members of an earlier view; now there are " + std::to_string(world_size_) +
+                   ": look at rank() and world_size() again and repeat the call";
+  return failure;
 }
 
 std::optional<Failure> Collective::prepare_rule() {
@@ -186,11 +209,13 @@ fabrics::ExchangePlan Collective::plan() {
   }
 
   auto const own = static_cast<std::size_t>(rank_);
+  std::uint64_t sent_bytes = 0;
   for (std::size_t rank = 0; rank < ranks; ++rank) {
     if (rank == own) continue;
-    if (scatters && plan.contributes[own]) sent_bytes_ += plan.scatter[rank].bytes;
-    if (plan.gathers) sent_bytes_ += plan.gather[own].bytes;
+    if (scatters && plan.contributes[own]) sent_bytes += plan.scatter[rank].bytes;
+    if (plan.gathers) sent_bytes += plan.gather[own].bytes;
   }
+  status_->sent_bytes.store(sent_bytes, std::memory_order_relaxed);
   return plan;
 }
 
@@ -246,6 +271,9 @@ void Collective::reduce_block(std::size_t begin, std::size_t elements) {
   } else if (sources_.size() == 1) {
     write(row_pointers_.front(), begin, bytes);
   } else {
+    auto const divisor = descriptor_.op == ReduceOp::sum ? 1 : sources_.size();
+    bool const is_average = descriptor_.op == ReduceOp::sum || descriptor_.op == ReduceOp::average;
+    if (is_average && kernels::average_to_all(rows, divisor, destinations_at(begin), digest_)) return;
     kernels::reduce(rows, to_kernel(descriptor_.op), scratch_.get());
     write(scratch_.get(), begin, bytes);
   }
@@ -277,9 +305,10 @@ void Collective::form_statistics(kernels::Rows const& rows, std::size_t begin) {
     return;
   }
   if (is_plain_mean(*decision_)) {
-    bool const is_finite = kernels::average(rows, sources_.size(), scratch_.get());
+    auto const is_streamed = kernels::average_to_all(rows, sources_.size(), destinations_at(begin), digest_);
+    bool const is_finite = is_streamed ? *is_streamed : kernels::average(rows, sources_.size(), scratch_.get());
     if (!is_finite) kernels::screen(rows, non_finite_);
-    write(scratch_.get(), begin, rows.elements * element_bytes_);
+    if (!is_streamed) write(scratch_.get(), begin, rows.elements * element_bytes_);
     return;
   }
   kernels::screen(rows, non_finite_);
@@ -290,6 +319,11 @@ void Collective::combine_block(kernels::Rows const& rows, std::size_t begin) {
   std::size_t const bytes = rows.elements * element_bytes_;
   auto const* const center = center_at(begin);
   if (decision_->output_ranks.empty()) {
+    bool const is_linear = decision_->mixture.empty() && !decision_->coordinate;
+    bool const has_center = center != nullptr && is_linear && decision_->outputs.front().center_coefficient != 0;
+    if (is_linear && !has_center &&
+        kernels::combine_to_all(rows, decision_->outputs.front(), destinations_at(begin), digest_))
+      return;
     rules::apply(*decision_, rows, center, 0, scratch_.get());
     write(scratch_.get(), begin, bytes);
     return;
@@ -304,6 +338,13 @@ void Collective::combine_block(kernels::Rows const& rows, std::size_t begin) {
     digest_.add(scratch_.get(), bytes);
     std::memcpy(exchange_->destination(receiver) + begin * element_bytes_, scratch_.get(), bytes);
   }
+}
+
+std::span<std::byte* const> Collective::destinations_at(std::size_t begin) {
+  destinations_.clear();
+  for (std::byte* const destination : exchange_->destinations())
+    destinations_.push_back(destination + begin * element_bytes_);
+  return destinations_;
 }
 
 void Collective::write(std::byte const* block, std::size_t begin, std::size_t bytes) {

@@ -31,23 +31,38 @@ struct Blocker {
 struct CollectiveMemory {
   std::byte const* contribution = nullptr;
   std::byte* result = nullptr;
+  fabrics::Arena const* result_arena = nullptr;  ///< where `result` comes from
+  /// Replaces the memory of the result by some of the current view's arena and returns it.
+  std::function<std::pair<std::byte*, fabrics::Arena const*>()> renew_result;
   std::function<void()> deliver;  ///< makes the result visible; on commit only
   std::function<void()> release;  ///< gives staged memory back; when the exchange is over, whatever the outcome
   /// Result of the previous committed round, whole, for rules that centre on it; null: zeros.
   std::shared_ptr<std::vector<std::byte> const> center;
 };
 
-/// One collective at one member: from its announcement to the whole result, as contributor, owner and receiver.
+/// What a caller may see of a collective while it runs; outlives its attempts in successive views.
+struct CollectiveStatus {
+  std::atomic<bool> is_held{false};  ///< this member has the result, or the failure, of the scope
+  std::atomic<std::uint64_t> sent_bytes{0};
+};
+
+/// One collective at one member, in one view: from its announcement to the whole result, as contributor, owner and
+/// receiver.
 ///
 /// First pass: rules without statistics combine all rows on the way, in the hope that none is bad; rules with
 /// statistics only form them. The agreement (class Agreement) then names the contribution set, and where that differs
 /// from the hope, or nothing was combined yet, a second pass combines again. Threads: only the thread that drives.
 class Collective {
  public:
-  Collective(Descriptor descriptor, std::optional<Rule> rule, int rank, int world_size, CollectiveMemory memory,
-             std::size_t chunk_bytes, BufferPool& pool);
+  Collective(Descriptor descriptor, std::optional<Rule> rule, CollectiveMemory memory, std::size_t chunk_bytes,
+             BufferPool& pool, std::shared_ptr<CollectiveStatus> status = std::make_shared<CollectiveStatus>());
   ~Collective();
 
+  /// The same collective for another view, with the same contribution. Takes over the memory.
+  [[nodiscard]] std::shared_ptr<Collective> again();
+
+  /// Says who takes part; before open().
+  void bind(ViewId view, int rank, int world_size);
   void open(fabrics::Fabric& fabric, fabrics::ExchangeKey key);
   /// Does at most one chunk of work; true if anything happened.
   bool advance(Blocker& blocker);
@@ -73,11 +88,9 @@ class Collective {
   [[nodiscard]] std::uint64_t result_hash(int owner) const { return hashes_[static_cast<std::size_t>(owner)]; }
   [[nodiscard]] bool is_drained() const { return exchange_ == nullptr || exchange_->is_drained(); }
   [[nodiscard]] std::size_t result_bytes() const;
-  [[nodiscard]] std::uint64_t sent_bytes() const { return sent_bytes_; }
+  [[nodiscard]] std::uint64_t sent_bytes() const { return status_->sent_bytes.load(std::memory_order_relaxed); }
   [[nodiscard]] CollectiveMemory& memory() { return memory_; }
-
-  /// Set once the agreement of this collective is held; may be read by any thread.
-  std::atomic<bool> is_held{false};
+  [[nodiscard]] std::shared_ptr<CollectiveStatus> const& status() const { return status_; }
 
  private:
   enum class Stage { queued, announced, first_pass, first_pass_done, second_pass, gathering, complete };
@@ -85,6 +98,7 @@ class Collective {
   bool start_when_announced(Blocker& blocker);
   [[nodiscard]] std::optional<Failure> compare_announcements();
   [[nodiscard]] std::optional<Failure> prepare_rule();
+  [[nodiscard]] Failure view_changed(int rank) const;
   [[nodiscard]] fabrics::ExchangePlan plan();
   bool reduce_next_chunk(Blocker& blocker);
   void reduce_block(std::size_t begin, std::size_t elements);
@@ -93,15 +107,20 @@ class Collective {
   void combine_block(kernels::Rows const& rows, std::size_t begin);
   void write(std::byte const* block, std::size_t begin, std::size_t bytes);
   void finish_pass();
+  /// Where each receiver wants the block of this shard that begins there.
+  [[nodiscard]] std::span<std::byte* const> destinations_at(std::size_t begin);
   void give_back_buffers();
   bool check_gathered(Blocker& blocker);
   [[nodiscard]] std::byte const* center_at(std::size_t begin) const;
 
   Descriptor descriptor_;
   std::optional<Rule> rule_;
-  int rank_;
-  int world_size_;
+  ViewId view_{};
+  int rank_ = 0;
+  int world_size_ = 0;
   CollectiveMemory memory_;
+  std::size_t chunk_bytes_;
+  std::shared_ptr<CollectiveStatus> status_;
   std::size_t element_bytes_;
   std::size_t chunk_elements_;
 
@@ -130,9 +149,9 @@ class Collective {
   BufferPool::Buffer scratch_{nullptr, nullptr};  // one block of the result, or one of every row
   std::size_t scratch_bytes_ = 0;
   std::vector<std::byte const*> row_pointers_;
+  std::vector<std::byte*> destinations_;
   kernels::Digester digest_;
   std::vector<std::uint64_t> hashes_;
-  std::uint64_t sent_bytes_ = 0;
 };
 
 }  // namespace holdfast::pipeline

@@ -21,7 +21,8 @@ struct Wire {
   std::uint8_t dtype;
   std::uint8_t op;
   std::uint8_t scope;
-  char rule[48];
+  std::uint32_t view;
+  char rule[44];
 };
 static_assert(sizeof(Wire) == sizeof(fabrics::Announcement));
 
@@ -63,6 +64,7 @@ fabrics::Announcement Descriptor::encode() const {
   wire.dtype = static_cast<std::uint8_t>(dtype);
   wire.op = static_cast<std::uint8_t>(op);
   wire.scope = static_cast<std::uint8_t>(scope);
+  wire.view = view;
   rule.copy(wire.rule, sizeof wire.rule);
   fabrics::Announcement announcement;
   std::memcpy(announcement.data(), &wire, sizeof wire);
@@ -84,6 +86,7 @@ Descriptor Descriptor::decode(fabrics::Announcement const& announcement) {
   result.dtype = static_cast<DType>(wire.dtype);
   result.op = static_cast<ReduceOp>(wire.op);
   result.scope = static_cast<Scope>(wire.scope);
+  result.view = wire.view;
   result.rule.assign(wire.rule, ::strnlen(wire.rule, sizeof wire.rule));
   return result;
 }

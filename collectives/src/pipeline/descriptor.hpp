@@ -34,6 +34,7 @@ struct Descriptor {
   std::uint64_t elements = 0;  ///< of the contribution; of the result for reduce_scatter: elements / world size
   std::uint64_t round = 0;
   std::uint32_t index_in_round = 0;
+  std::uint32_t view = 0;  ///< view whose ranks or world size the call is made for, low bits; 0: whichever there is
   std::uint64_t rule_hash = 0;
   std::string rule;     ///< only its beginning travels, for messages
   double weight = 1.0;  ///< the announcing member's own

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <tuple>
 #include <utility>
 
 #include <holdfast/runtime/error.hpp>
@@ -34,12 +35,11 @@ Blocker unpack(std::uint64_t packed) {
 
 }  // namespace
 
-Engine::Engine(Group group, std::shared_ptr<fabrics::Fabric> fabric)
+Engine::Engine(Group group, Connection connection, Connector connector, ArenaPool& arena)
     : group_(std::move(group)),
-      number_(group_.next_number("communicator")),
-      view_(group_.view()),
-      rank_(group_.rank()),
-      fabric_(std::move(fabric)) {
+      connector_(std::move(connector)),
+      arena_(arena),
+      connection_(std::make_shared<Connection>(std::move(connection))) {
   for (std::uint32_t index = 0; index < fabrics::kMaxStreams; ++index)
     streams_.push_back(std::make_unique<StreamState>());
   group_.rounds().set_listener(this, [this] {
@@ -67,16 +67,17 @@ std::uint32_t Engine::open_stream(std::string_view name) {
   auto& stream = *streams_[open_streams_];
   stream.name = name;
   // Each communicator counts the rounds of its own streams, whatever they are called.
-  stream.id = group_.rounds().open_stream(number_ == 0 ? stream.name
-                                                       : stream.name + " of communicator " + std::to_string(number_));
+  auto const number = connector_.number();
+  stream.id = group_.rounds().open_stream(number == 0 ? stream.name
+                                                      : stream.name + " of communicator " + std::to_string(number));
+  // One who joins a running job begins after what the others have committed.
+  stream.next_round = group_.rounds().committed(stream.id) + 1;
   return open_streams_++;
 }
 
 std::shared_ptr<RoundState> Engine::begin(std::uint32_t stream) {
   auto& state = *streams_[stream];
-  auto round = std::make_shared<RoundState>(stream, state.id, state.next_round++);
-  round->ready_counted = RowMask(view_.world_size());
-  return round;
+  return std::make_shared<RoundState>(stream, state.id, state.next_round++);
 }
 
 bool Engine::take_back(RoundState const& round) {
@@ -119,13 +120,13 @@ bool Engine::wait_for(RoundState const& round, std::function<bool()> const& is_d
 }
 
 bool Engine::drive_until(std::function<bool()> const& is_done, Deadline deadline) {
-  bool const may_drive = fabric_->any_thread_may_drive();
   while (!is_done()) {
     if (deadline.has_passed()) return is_done();
-    if (std::unique_lock drive(drive_mutex_, std::defer_lock); may_drive && drive.try_lock()) {
+    if (std::unique_lock drive(drive_mutex_, std::defer_lock);
+        !needs_connection_.load() && drive.try_lock() && fabric().any_thread_may_drive()) {
       is_driven_.store(true);
-      while (!is_done() && !deadline.has_passed())
-        if (!step()) fabric_->wait(std::min<std::chrono::nanoseconds>(deadline.remaining(), kLongestSleep));
+      while (!is_done() && !deadline.has_passed() && !needs_connection_.load())
+        if (!step()) fabric().wait(std::min<std::chrono::nanoseconds>(deadline.remaining(), kLongestSleep));
       is_driven_.store(false);
       bool const leaves_work = has_work();
       drive.unlock();
@@ -150,29 +151,44 @@ void Engine::abort(std::string_view reason) {
     if (!abort_reason_) {
       abort_reason_ = Failure{};
       abort_reason_->code = Errc::aborted;
-      abort_reason_->view = view_.id;
+      abort_reason_->view = view().id;
       abort_reason_->where = "communicator";
       abort_reason_->detail = reason;
     }
   }
   view_has_news_.store(true);
-  fabric_->abort();
+  connection()->fabric->abort();
   wake_thread();
 }
 
+std::shared_ptr<Connection const> Engine::connection() const {
+  std::lock_guard const lock(queue_mutex_);
+  return connection_;
+}
+
+std::uint64_t Engine::sent_bytes() const {
+  std::lock_guard const lock(queue_mutex_);
+  return bytes_of_old_fabrics_ + fabric().sent_bytes();
+}
+
 Failure Engine::pending(RoundState const& round) const {
+  auto const now = connection();
   Failure failure;
   failure.code = Errc::pending;
-  failure.view = view_.id;
+  failure.view = now->view.id;
   failure.operation = operation(round);
   failure.elapsed = std::chrono::steady_clock::now() - round.started;
-  failure.where = fabric_->name();
+  failure.where = now->fabric->name();
+  if (needs_connection_.load()) {
+    failure.detail = "the deadline passed while the members of the new view connect; call again to go on waiting";
+    return failure;
+  }
   auto const [stage, rank] = unpack(round.blocker.load(std::memory_order_relaxed));
-  if (rank < 0 || rank >= view_.world_size()) {
+  if (rank < 0 || rank >= now->world_size()) {
     failure.detail = "the deadline passed; call again to go on waiting, or leave the group";
     return failure;
   }
-  auto const& member = view_.members[static_cast<std::size_t>(rank)];
+  auto const& member = now->view.members[static_cast<std::size_t>(rank)];
   auto const what = [stage = stage] {
     switch (stage) {
       case Blocker::Stage::announcement:
@@ -223,8 +239,10 @@ void Engine::run(std::stop_token stop) {
     }
     is_driven_.store(true);
     step();
-    while (has_work() && !stop.stop_requested())
-      if (!step()) fabric_->wait(kLongestSleep);
+    while (has_work() && !stop.stop_requested()) {
+      if (needs_connection_.load()) reconnect(stop);
+      if (!step()) fabric().wait(kLongestSleep);
+    }
     is_driven_.store(false);
   }
   // Aborted by now. What is still on its way out gets a moment, since its memory goes away with the fabric.
@@ -232,13 +250,20 @@ void Engine::run(std::stop_token stop) {
   view_has_news_.store(true);
   auto const deadline = Deadline::after(1s);
   do {
-    if (!step() && has_work()) fabric_->wait(10ms);
+    if (!step() && has_work()) fabric().wait(10ms);
   } while (has_work() && !deadline.has_passed());
 }
 
 bool Engine::step() {
-  bool happened = fabric_->progress();
+  bool happened = fabric().progress();
   bool const has_news = view_has_news_.exchange(false);
+  if (has_news && group_.view().id != view().id) needs_connection_.store(true);
+  if (needs_connection_.load() && !has_failed_.load() && !group_.failure() && !is_aborted()) {
+    // Nothing of the old view goes on; only the own thread may wait for the members of the new one.
+    finish_committed();
+    wake_thread();
+    return true;
+  }
   if (has_events_.load(std::memory_order_acquire)) happened |= take_events();
   for (auto const& stream : streams_) {
     if (!stream->backlog.empty()) happened |= take_up_backlog(*stream);
@@ -333,12 +358,14 @@ void Engine::open(StreamState& stream, Event const& event) {
   auto& round = *event.round;
   auto const& collective = event.collective;
   fabrics::ExchangeKey const key{round.stream_index, stream.next_exchange++};
+  collective->bind(view().id, connection_->rank, view().world_size());
+  renew_result(collective->memory());
   bool const is_step = collective->needs_agreement() && collective->descriptor().scope == Scope::step;
   Agreement* agreement = is_step ? round.step_agreement : nullptr;
   if (agreement == nullptr) {
-    round.agreements.push_back(std::make_unique<Agreement>(view_.world_size(), key.sequence));
+    round.agreements.push_back(std::make_unique<Agreement>(view().world_size(), key.sequence));
     agreement = round.agreements.back().get();
-    agreement->open(*fabric_, key);
+    agreement->open(fabric(), key);
     if (is_step) round.step_agreement = agreement;
   }
   agreement->add(collective);
@@ -348,7 +375,12 @@ void Engine::open(StreamState& stream, Event const& event) {
     if (center != stream.centers.end() && center->second->size() == collective->result_bytes())
       collective->memory().center = center->second;
   }
-  collective->open(*fabric_, key);
+  collective->open(fabric(), key);
+}
+
+void Engine::renew_result(CollectiveMemory& memory) {
+  if (memory.result == nullptr || memory.result_arena == fabric().arena(fabrics::ArenaUse::result).get()) return;
+  std::tie(memory.result, memory.result_arena) = memory.renew_result();
 }
 
 bool Engine::advance_round(StreamState& stream, RoundState& round) {
@@ -373,13 +405,14 @@ bool Engine::advance_round(StreamState& stream, RoundState& round) {
 
 bool Engine::end_round(StreamState& stream, RoundState& round, Blocker& blocker) {
   auto& rounds = group_.rounds();
-  auto* const board = fabric_->ready_board();
+  auto* const board = fabric().ready_board();
   bool happened = false;
   if (!round.is_announced) {
-    round.digest = digest_of(round, view_.world_size());
+    round.digest = digest_of(round, view().world_size());
+    round.ready_counted = RowMask(view().world_size());
     auto const publish = [&] { board->publish(round.stream_index, round.id.number, round.digest); };
-    auto const held =
-        board != nullptr ? rounds.hold(round.id, round.digest, std::ref(publish)) : rounds.hold(round.id, round.digest);
+    auto const held = board != nullptr ? rounds.hold(round.id, round.digest, std::ref(publish), view().id)
+                                       : rounds.hold(round.id, round.digest, {}, view().id);
     if (!held) {
       view_has_news_.store(true);
       return false;
@@ -387,15 +420,15 @@ bool Engine::end_round(StreamState& stream, RoundState& round, Blocker& blocker)
     round.is_announced = true;
     happened = true;
   }
-  for (int rank = 0; board != nullptr && rank < view_.world_size(); ++rank) {
-    if (rank == rank_ || round.ready_counted.test(rank)) continue;
+  for (int rank = 0; board != nullptr && rank < view().world_size(); ++rank) {
+    if (rank == connection_->rank || round.ready_counted.test(rank)) continue;
     Digest digest;
     if (!board->read(rank, round.stream_index, round.id.number, digest)) {
       blocker = {Blocker::Stage::ready, rank};
       return happened;
     }
     round.ready_counted.set(rank);
-    rounds.count_ready(round.id, rank, digest);
+    rounds.count_ready(view().id, round.id, rank, digest);
     happened = true;
   }
   auto const is_committed = rounds.is_committed(round.id);
@@ -407,14 +440,14 @@ bool Engine::end_round(StreamState& stream, RoundState& round, Blocker& blocker)
     blocker = {Blocker::Stage::ready, -1};
     return happened;
   }
-  finish(stream, round, outcome_of(round, view_));
+  finish(stream, round, outcome_of(round, view()));
   return true;
 }
 
 void Engine::finish(StreamState& stream, RoundState& round, Outcome<Reduction> outcome) {
   if (!outcome) {
     auto& failure = outcome.error();
-    failure.view = view_.id;
+    failure.view = view().id;
     failure.elapsed = std::chrono::steady_clock::now() - round.started;
     failure.operation = operation(round);
   } else {
@@ -464,6 +497,91 @@ void Engine::fail_all(Failure const& failure) {
   }
 }
 
+bool Engine::is_aborted() const {
+  std::lock_guard const lock(queue_mutex_);
+  return abort_reason_.has_value();
+}
+
+// --- another view ------------------------------------------------------------------------------------------------
+
+void Engine::finish_committed() {
+  for (auto const& stream : streams_)
+    while (!stream->rounds.empty()) {
+      auto& round = *stream->rounds.front();
+      if (!round.is_finished.load()) {
+        auto const is_committed = group_.rounds().is_committed(round.id);
+        if (!round.is_announced || !is_committed || !*is_committed) break;
+        finish(*stream, round, outcome_of(round, view()));
+      }
+      stream->rounds.pop_front();
+    }
+}
+
+void Engine::reconnect(std::stop_token const& stop) {
+  finish_committed();
+  auto const is_wanted = [&] { return !stop.stop_requested() && !is_aborted(); };
+  fabric().abort();
+  // What the old fabric still sends from may change from now on: nobody of the new view reads it.
+  for (auto const& collective : draining_)
+    if (auto const release = std::exchange(collective->memory().release, nullptr)) release();
+  draining_.clear();
+
+  auto const began = std::chrono::steady_clock::now();
+  Outcome<Connection> opened = fail(Errc::aborted, {});
+  try {
+    opened = connector_.connect(connection_->fabric.get(), is_wanted);
+  } catch (Error const& error) {
+    opened = fail(error.errc(), error.what());
+  }
+  if (!opened) {
+    needs_connection_.store(false);
+    std::lock_guard const lock(queue_mutex_);
+    if (!abort_reason_) abort_reason_ = opened.error();
+    view_has_news_.store(true);
+    return;
+  }
+  finish_committed();
+  arena_.use(*opened->fabric);
+  begin_again();
+  // Kept until here: exchanges of the rounds that begin again were its own.
+  std::shared_ptr<Connection const> old;
+  {
+    std::lock_guard const lock(queue_mutex_);
+    bytes_of_old_fabrics_ += connection_->fabric->sent_bytes();
+    old = std::exchange(connection_, std::make_shared<Connection>(std::move(*opened)));
+  }
+  needs_connection_.store(false);
+  view_has_news_.store(true);
+  using Milliseconds = std::chrono::duration<double, std::milli>;
+  group_.events().record("reconnected",
+                         {{"communicator", static_cast<std::int64_t>(connector_.number())},
+                          {"view", static_cast<std::int64_t>(view().id)},
+                          {"world_size", std::int64_t{view().world_size()}},
+                          {"milliseconds", Milliseconds(std::chrono::steady_clock::now() - began).count()}});
+}
+
+void Engine::begin_again() {
+  for (auto const& stream : streams_) {
+    std::deque<Event> events;
+    for (auto const& round : stream->rounds) {
+      if (round->is_finished.load()) continue;
+      std::vector<std::shared_ptr<Collective>> collectives;
+      for (auto const& agreement : round->agreements)
+        for (auto const& collective : agreement->collectives()) collectives.push_back(collective);
+      std::sort(collectives.begin(), collectives.end(), [](auto const& a, auto const& b) {
+        return a->descriptor().index_in_round < b->descriptor().index_in_round;
+      });
+      for (auto const& collective : collectives) events.push_back({round, collective->again()});
+      if (round->is_sealed) events.push_back({round, nullptr});
+      round->begin_again();
+    }
+    for (auto& event : stream->backlog) events.push_back(std::move(event));
+    stream->backlog = std::move(events);
+    stream->rounds.clear();
+    stream->next_exchange = 0;
+  }
+}
+
 bool Engine::release_drained() {
   // After a failure nobody may wait for sends that will never complete; what the fabric still uses it keeps itself.
   auto const is_over = [&](auto const& collective) {
@@ -479,7 +597,7 @@ bool Engine::release_drained() {
 }
 
 bool Engine::has_work() const {
-  if (has_events_.load() || !draining_.empty() || fabric_->is_busy()) return true;
+  if (has_events_.load() || !draining_.empty() || needs_connection_.load() || fabric().is_busy()) return true;
   for (auto const& stream : streams_) {
     if (!stream->backlog.empty()) return true;
     for (auto const& round : stream->rounds) {
@@ -508,7 +626,7 @@ void Engine::wake_thread() {
     thread_is_wanted_ = true;
   }
   thread_wakes_.notify_one();
-  fabric_->wake();
+  connection()->fabric->wake();
 }
 
 }  // namespace holdfast::pipeline

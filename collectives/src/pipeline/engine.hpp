@@ -14,8 +14,10 @@
 
 #include <holdfast/runtime/group.hpp>
 
+#include "arena.hpp"
 #include "fabrics/fabric.hpp"
 #include "pipeline/buffer_pool.hpp"
+#include "pipeline/connector.hpp"
 #include "pipeline/round_state.hpp"
 
 namespace holdfast::pipeline {
@@ -23,19 +25,22 @@ namespace holdfast::pipeline {
 /// Drives the rounds of one communicator: its own thread while the caller computes, the caller's thread while the
 /// caller waits (where the fabric allows it; that saves two thread switches on short collectives).
 ///
+/// When the view changes, rounds that the verdict commits are finished from the results that this member holds, and the
+/// others begin again among the new members, from the same contributions, over a new fabric.
 /// Threads: begin, add, seal of one stream from one thread at a time; the rest from any thread.
 class Engine {
  public:
-  Engine(Group group, std::shared_ptr<fabrics::Fabric> fabric);
+  /// @param arena told of each new fabric before anything is done with it
+  Engine(Group group, Connection connection, Connector connector, ArenaPool& arena);
   ~Engine();
   Engine(Engine const&) = delete;
   Engine& operator=(Engine const&) = delete;
 
   [[nodiscard]] Group& group() { return group_; }
-  [[nodiscard]] std::shared_ptr<fabrics::Fabric> const& fabric() { return fabric_; }
   [[nodiscard]] BufferPool& pool() { return pool_; }
-  [[nodiscard]] View const& view() const { return view_; }
-  [[nodiscard]] int rank() const { return rank_; }
+  /// The members that collectives now go between; after a view change, once the new fabric is open.
+  [[nodiscard]] std::shared_ptr<Connection const> connection() const;
+  [[nodiscard]] std::uint64_t sent_bytes() const;
 
   [[nodiscard]] std::uint32_t open_stream(std::string_view name);
   [[nodiscard]] std::shared_ptr<RoundState> begin(std::uint32_t stream);
@@ -73,6 +78,15 @@ class Engine {
   };
 
   bool drive_until(std::function<bool()> const& is_done, Deadline deadline);
+  [[nodiscard]] View const& view() const { return connection_->view; }
+  [[nodiscard]] fabrics::Fabric& fabric() const { return *connection_->fabric; }
+  /// Opens the fabric of the group's new view and begins all open rounds again. On the communicator's own thread.
+  void reconnect(std::stop_token const& stop);
+  /// Ends the rounds that the old view, or the verdict on it, committed.
+  void finish_committed();
+  void begin_again();
+  [[nodiscard]] bool is_aborted() const;
+  void renew_result(CollectiveMemory& memory);
   void run(std::stop_token stop);
   void push(Event event, bool is_worth_waking);
   bool step();
@@ -94,10 +108,11 @@ class Engine {
   void wake_thread();
 
   Group group_;
-  std::uint64_t number_;  // of this communicator among those of the group
-  View view_;
-  int rank_;
-  std::shared_ptr<fabrics::Fabric> fabric_;
+  Connector connector_;
+  ArenaPool& arena_;
+  // Replaced under drive_mutex_ and queue_mutex_ by the communicator's own thread: whoever holds either may read it.
+  std::shared_ptr<Connection const> connection_;
+  std::uint64_t bytes_of_old_fabrics_ = 0;  // as connection_
   BufferPool pool_;
 
   std::mutex drive_mutex_;                             // held by the one thread that drives
@@ -116,6 +131,7 @@ class Engine {
   std::atomic<bool> is_looking_{false};    // the thread looks for events by itself
   std::atomic<bool> view_has_news_{true};  // somebody may have left before this engine was told of it
   std::atomic<bool> has_failed_{false};
+  std::atomic<bool> needs_connection_{false};  // the view has changed; only the own thread may drive
   std::atomic<bool> is_driven_{false};
   std::atomic<int> waiters_{0};
   std::jthread thread_;  // last: stops before anything it uses goes

@@ -35,8 +35,17 @@ struct RoundState {
   std::size_t first_open = 0;  ///< agreements before this one are held
   bool is_sealed = false;
   bool is_announced = false;  ///< READY has been sent
-  RowMask ready_counted;      ///< ranks whose READY was read from the fabric
+  RowMask ready_counted;      ///< from the announcement on: ranks whose READY was read from the fabric
   Digest digest{};
+
+  /// Back to the state before its first collective was opened.
+  void begin_again() {
+    agreements.clear();
+    step_agreement = nullptr;
+    first_open = 0;
+    is_sealed = false;
+    is_announced = false;
+  }
 
   // Written by the thread that drives, read by any.
   std::atomic<bool> is_finished{false};       ///< `outcome` is final

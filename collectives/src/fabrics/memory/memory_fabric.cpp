@@ -114,13 +114,12 @@ class MemorySmallExchange final : public SmallExchange {
     } else {
       auto& overflow = fabric_.overflow_[key_.stream * kSlots + key_.sequence % kSlots];
       if (overflow.capacity < bytes.size()) {
-        if (overflow.capacity > 0) fabric_.contribution_allocator_.release(overflow.offset);
-        auto const allocation = fabric_.contribution_allocator_.allocate(bytes.size());
-        HOLDFAST_ASSERT(allocation.has_value(), "the arena has no room for a small message; raise arena_bytes");
-        overflow = {allocation->offset, bytes.size()};
+        if (overflow.capacity > 0) fabric_.contributions_->release(overflow.memory);
+        overflow = {fabric_.contributions_->allocate(bytes.size()), bytes.size()};
+        HOLDFAST_ASSERT(overflow.memory != nullptr, "the arena has no room for a small message; raise arena_bytes");
       }
-      own.offset = overflow.offset;
-      std::memcpy(fabric_.own_contributions_ + overflow.offset, bytes.data(), bytes.size());
+      own.offset = fabric_.contributions_->offset_of(overflow.memory);
+      std::memcpy(overflow.memory, bytes.data(), bytes.size());
     }
     own.posted.store(key_.sequence + 1, std::memory_order_release);
     fabric_.sent_bytes_.fetch_add(bytes.size() * (fabric_.peers_.size() - 1), std::memory_order_relaxed);
@@ -145,39 +144,27 @@ class MemorySmallExchange final : public SmallExchange {
   ExchangeKey key_;
 };
 
-MemoryFabric::MemoryFabric(std::string_view name, int rank, std::vector<PeerMemory> peers, std::byte* own_contributions,
-                           std::size_t arena_bytes, std::unique_ptr<Mappings> mappings)
+MemoryFabric::MemoryFabric(std::string_view name, int rank, std::vector<PeerMemory> peers,
+                           std::shared_ptr<MemoryArena> contributions, std::shared_ptr<MemoryArena> results)
     : name_(name),
       rank_(rank),
       peers_(std::move(peers)),
-      own_contributions_(own_contributions),
-      contribution_allocator_(0, arena_bytes),
-      result_allocator_(0, arena_bytes),
-      mappings_(std::move(mappings)),
+      contributions_(std::move(contributions)),
+      results_(std::move(results)),
       more_ranks_than_cores_(peers_.size() > std::max(1U, std::thread::hardware_concurrency())) {}
 
-std::byte* MemoryFabric::allocate(ArenaUse use, std::size_t bytes) {
-  bool const is_contribution = use == ArenaUse::contribution;
-  auto const allocation = (is_contribution ? contribution_allocator_ : result_allocator_).allocate(bytes);
-  if (!allocation) return nullptr;
-  std::byte* const base = is_contribution ? own_contributions_ : peers_[static_cast<std::size_t>(rank_)].results;
-  if (!allocation->is_fresh) std::memset(base + allocation->offset, 0, bytes);
-  return base + allocation->offset;
-}
-
-void MemoryFabric::release(ArenaUse use, std::byte* memory) {
-  bool const is_contribution = use == ArenaUse::contribution;
-  std::byte* const base = is_contribution ? own_contributions_ : peers_[static_cast<std::size_t>(rank_)].results;
-  (is_contribution ? contribution_allocator_ : result_allocator_).release(static_cast<std::size_t>(memory - base));
+MemoryFabric::~MemoryFabric() {
+  // The arena goes on into the next view; what a straggler of this one still reads there is of no consequence to it.
+  for (auto const& overflow : overflow_)
+    if (overflow.capacity > 0) contributions_->release(overflow.memory);
 }
 
 std::unique_ptr<Exchange> MemoryFabric::open(ExchangeKey key, Announcement const& announcement,
                                              std::byte const* contribution, std::byte* result) {
   auto exchange = std::make_unique<MemoryExchange>(*this, key);
   Slot& slot = exchange->slot(rank_);
-  slot.contribution_offset = contribution != nullptr ? static_cast<std::size_t>(contribution - own_contributions_) : 0;
-  slot.result_offset =
-      result != nullptr ? static_cast<std::size_t>(result - peers_[static_cast<std::size_t>(rank_)].results) : 0;
+  slot.contribution_offset = contribution != nullptr ? contributions_->offset_of(contribution) : 0;
+  slot.result_offset = result != nullptr ? results_->offset_of(result) : 0;
   slot.announcement = announcement;
   slot.announced.store(key.sequence + 1, std::memory_order_release);
   ring_others();

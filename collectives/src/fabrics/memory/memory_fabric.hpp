@@ -6,33 +6,31 @@
 
 #include "fabrics/fabric.hpp"
 #include "fabrics/memory/control.hpp"
-#include "fabrics/memory/region_allocator.hpp"
+#include "fabrics/memory/memory_arena.hpp"
 
 namespace holdfast::fabrics {
 
-/// One member's memory as this member can address it.
+/// One member's memory as this member can address it, and what keeps it mapped.
 struct PeerMemory {
   Control* control = nullptr;
   std::byte const* contributions = nullptr;
   std::byte* results = nullptr;
-};
-
-/// Owns the mappings behind PeerMemory; destroyed after the fabric is done with them.
-class Mappings {
- public:
-  virtual ~Mappings() = default;
+  std::shared_ptr<void const> mapping;
 };
 
 /// A fabric for members that share memory, as threads (loopback) or processes (shm): rows are read where they lie, an
 /// owner writes its shard into every member's result.
-class MemoryFabric final : public Fabric, private ReadyBoard {
+class MemoryFabric : public Fabric, private ReadyBoard {
  public:
-  MemoryFabric(std::string_view name, int rank, std::vector<PeerMemory> peers, std::byte* own_contributions,
-               std::size_t arena_bytes, std::unique_ptr<Mappings> mappings);
+  MemoryFabric(std::string_view name, int rank, std::vector<PeerMemory> peers,
+               std::shared_ptr<MemoryArena> contributions, std::shared_ptr<MemoryArena> results);
+  ~MemoryFabric() override;
 
   [[nodiscard]] std::string_view name() const override { return name_; }
-  [[nodiscard]] std::byte* allocate(ArenaUse use, std::size_t bytes) override;
-  void release(ArenaUse use, std::byte* memory) override;
+  [[nodiscard]] std::shared_ptr<Arena> arena(ArenaUse use) override {
+    return use == ArenaUse::contribution ? contributions_ : results_;
+  }
+  [[nodiscard]] std::shared_ptr<MemoryArena> const& contributions() const { return contributions_; }
   [[nodiscard]] std::unique_ptr<Exchange> open(ExchangeKey key, Announcement const& announcement,
                                                std::byte const* contribution, std::byte* result) override;
   [[nodiscard]] std::unique_ptr<SmallExchange> open_small(ExchangeKey key) override;
@@ -58,14 +56,12 @@ class MemoryFabric final : public Fabric, private ReadyBoard {
   std::string_view name_;
   int rank_;
   std::vector<PeerMemory> peers_;
-  std::byte* own_contributions_;
-  RegionAllocator contribution_allocator_;
-  RegionAllocator result_allocator_;
-  std::unique_ptr<Mappings> mappings_;
+  std::shared_ptr<MemoryArena> contributions_;
+  std::shared_ptr<MemoryArena> results_;
   // Where this member's small messages that do not fit into their slots lie; kept with the slot, since a peer may still
   // be reading when the exchange object is gone.
   struct Overflow {
-    std::size_t offset = 0;
+    std::byte* memory = nullptr;
     std::size_t capacity = 0;
   };
   std::vector<Overflow> overflow_ = std::vector<Overflow>(kMaxStreams * kSlots);

@@ -73,12 +73,12 @@ class MessagePool {
 /// Arena memory of a fabric that copies.
 ///
 /// Threads: all functions from any thread.
-class PrivateArena {
+class PrivateArena final : public Arena {
  public:
   explicit PrivateArena(std::size_t bytes) : pages_(bytes), allocator_(0, bytes) {}
 
-  [[nodiscard]] std::byte* allocate(std::size_t bytes);
-  void release(std::byte* memory);
+  [[nodiscard]] std::byte* allocate(std::size_t bytes) override;
+  void release(std::byte* memory) override;
   /// From now on nothing is handed out a second time: a late message may still land in it.
   void keep_released() { keeps_released_.store(true); }
 

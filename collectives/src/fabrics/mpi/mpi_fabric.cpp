@@ -61,15 +61,21 @@ int largest_tag(MPI_Comm comm) {
   return is_set != 0 ? *value : 0;
 }
 
+std::shared_ptr<PrivateArena> contribution_arena(FabricContext const& context) {
+  if (auto* const previous = dynamic_cast<MpiFabric*>(context.previous))
+    return std::dynamic_pointer_cast<PrivateArena>(previous->arena(ArenaUse::contribution));
+  return std::make_shared<PrivateArena>(context.arena_bytes);
+}
+
 }  // namespace
 
-MpiFabric::MpiFabric(interop::MpiHandle comm, std::vector<int> peers, int rank, ViewId view,
-                     FabricOptions const& options)
+MpiFabric::MpiFabric(std::shared_ptr<interop::MpiHandle> comm, std::vector<int> peers, FabricContext const& context)
     : comm_(std::move(comm)),
-      rank_(rank),
+      rank_(context.rank()),
       world_size_(static_cast<int>(peers.size())),
-      tags_(largest_tag(comm_.get()), view),
-      memory_(std::make_shared<MpiMemory>(comm_.get(), std::move(peers), options.arena_bytes)),
+      tags_(largest_tag(comm_->get()), context.view.id),
+      memory_(std::make_shared<MpiMemory>(comm_->get(), std::move(peers), contribution_arena(context),
+                                          context.arena_bytes)),
       watchdog_([this](std::stop_token stop) { watch(std::move(stop)); }) {}
 
 MpiFabric::~MpiFabric() {
@@ -83,7 +89,7 @@ MpiFabric::~MpiFabric() {
   watchdog_.request_stop();
   watchdog_.join();
   // With requests open the communicator cannot be freed without waiting for peers that may never answer.
-  if (is_finalized != 0 || memory_->requests.has_leftovers() || !trouble().empty()) comm_.abandon();
+  if (is_finalized != 0 || memory_->requests.has_leftovers() || !trouble().empty()) comm_->abandon();
 }
 
 std::unique_ptr<Exchange> MpiFabric::open(ExchangeKey key, Announcement const& announcement,
@@ -144,8 +150,7 @@ bool MpiFabric::sleep(std::chrono::nanoseconds at_most) {
 
 void MpiFabric::abort() noexcept {
   memory_->requests.stop();
-  memory_->contributions.keep_released();
-  memory_->results.keep_released();
+  memory_->results->keep_released();
   wake();
 }
 
@@ -200,9 +205,7 @@ Outcome<interop::MpiHandle> duplicate_world(Group& group, Deadline deadline) {
 
 }  // namespace
 
-Outcome<std::unique_ptr<Fabric>> create_mpi(Group& group, FabricOptions const& options) {
-  auto const deadline = Deadline::after(group.config().start_timeout);
-  auto const view = group.view();
+Outcome<std::unique_ptr<Fabric>> create_mpi(FabricContext const& context) {
   // -1: no MPI here. Told to everybody, so that all members refuse together.
   std::int32_t own[2] = {-1, 0};
   auto const state = interop::mpi_state();
@@ -214,10 +217,12 @@ Outcome<std::unique_ptr<Fabric>> create_mpi(Group& group, FabricOptions const& o
     own[0] = rank;
     own[1] = size;
   }
-  if (group.world_size() == 1 && own[1] != 1)
-    return std::make_unique<MpiFabric>(interop::borrow(MPI_COMM_NULL), std::vector<int>{0}, 0, view.id, options);
+  auto const* const previous = dynamic_cast<MpiFabric const*>(context.previous);
+  if (previous == nullptr && context.world_size() == 1 && own[1] != 1)
+    return std::make_unique<MpiFabric>(std::make_shared<interop::MpiHandle>(interop::borrow(MPI_COMM_NULL)),
+                                       std::vector<int>{0}, context);
 
-  auto const everyone = group.all_gather("mpi fabric", std::as_bytes(std::span(own)), deadline);
+  auto const everyone = context.all_gather("mpi", std::as_bytes(std::span(own)));
   if (!everyone) return fail(everyone.error());
   std::vector<int> peers;
   for (std::size_t rank = 0; rank < everyone->size(); ++rank) {
@@ -229,8 +234,8 @@ Outcome<std::unique_ptr<Fabric>> create_mpi(Group& group, FabricOptions const& o
       throw Error(Errc::environment, "mpi fabric: MPI is not usable at rank " + std::to_string(rank) +
                                          ": start the program by mpirun, with MPI_THREAD_SERIALIZED or more if it "
                                          "initialises MPI itself; or use fabric=shm on one host");
-    if (theirs[1] != group.world_size())
-      throw Error(Errc::environment, "mpi fabric: the group has " + std::to_string(group.world_size()) +
+    if (previous == nullptr && theirs[1] != context.world_size())
+      throw Error(Errc::environment, "mpi fabric: the group has " + std::to_string(context.world_size()) +
                                          " members but MPI_COMM_WORLD has " + std::to_string(theirs[1]) +
                                          " ranks; every rank that mpirun started has to join the group");
     peers.push_back(theirs[0]);
@@ -239,9 +244,10 @@ Outcome<std::unique_ptr<Fabric>> create_mpi(Group& group, FabricOptions const& o
     throw Error(Errc::environment,
                 "mpi fabric: two members have the same rank in MPI_COMM_WORLD: members that are "
                 "threads of one process need fabric=loopback");
-  auto comm = duplicate_world(group, deadline);
+  if (previous != nullptr) return std::make_unique<MpiFabric>(previous->communicator(), std::move(peers), context);
+  auto comm = duplicate_world(context.group, Deadline::after(context.group.config().start_timeout));
   if (!comm) return fail(comm.error());
-  return std::make_unique<MpiFabric>(std::move(*comm), std::move(peers), group.rank(), view.id, options);
+  return std::make_unique<MpiFabric>(std::make_shared<interop::MpiHandle>(std::move(*comm)), std::move(peers), context);
 }
 
 }  // namespace holdfast::fabrics

@@ -42,10 +42,13 @@ class MpiTags {
 /// What must live as long as any request is open: a stopped peer that resumes may still write into it. The owners of
 /// requests hold it, and it holds the requests; so what never completes stays for good, by design.
 struct MpiMemory {
-  MpiMemory(MPI_Comm comm, std::vector<int> peers, std::size_t arena_bytes)
-      : contributions(arena_bytes), results(arena_bytes), requests(comm, std::move(peers)) {}
-  PrivateArena contributions;
-  PrivateArena results;
+  MpiMemory(MPI_Comm comm, std::vector<int> peers, std::shared_ptr<PrivateArena> own_contributions,
+            std::size_t arena_bytes)
+      : contributions(std::move(own_contributions)),
+        results(std::make_shared<PrivateArena>(arena_bytes)),
+        requests(comm, std::move(peers)) {}
+  std::shared_ptr<PrivateArena> contributions;
+  std::shared_ptr<PrivateArena> results;
   MessagePool pool;
   MpiRequests requests;  // last: requests hold buffers of the pool
 };
@@ -60,14 +63,16 @@ class MpiFabric final : public Fabric {
  public:
   /// @param comm  duplicated for this fabric, MPI_ERRORS_RETURN; empty handle in a group of one without MPI
   /// @param peers [world size] rank in `comm` of each rank of the view
-  MpiFabric(interop::MpiHandle comm, std::vector<int> peers, int rank, ViewId view, FabricOptions const& options);
+  MpiFabric(std::shared_ptr<interop::MpiHandle> comm, std::vector<int> peers, FabricContext const& context);
   ~MpiFabric() override;
   MpiFabric(MpiFabric const&) = delete;
   MpiFabric& operator=(MpiFabric const&) = delete;
 
   [[nodiscard]] std::string_view name() const override { return "mpi"; }
-  [[nodiscard]] std::byte* allocate(ArenaUse use, std::size_t bytes) override { return arena(use).allocate(bytes); }
-  void release(ArenaUse use, std::byte* memory) override { arena(use).release(memory); }
+  [[nodiscard]] std::shared_ptr<interop::MpiHandle> const& communicator() const { return comm_; }
+  [[nodiscard]] std::shared_ptr<Arena> arena(ArenaUse use) override {
+    return use == ArenaUse::contribution ? memory_->contributions : memory_->results;
+  }
   [[nodiscard]] std::unique_ptr<Exchange> open(ExchangeKey key, Announcement const& announcement,
                                                std::byte const* contribution, std::byte* result) override;
   [[nodiscard]] std::unique_ptr<SmallExchange> open_small(ExchangeKey key) override;
@@ -99,15 +104,12 @@ class MpiFabric final : public Fabric {
     std::atomic<std::uint64_t>& number_;
   };
 
-  [[nodiscard]] PrivateArena& arena(ArenaUse use) {
-    return use == ArenaUse::contribution ? memory_->contributions : memory_->results;
-  }
   [[nodiscard]] int world_size() const { return world_size_; }
   /// Sleeps until wake(); true if it was called.
   bool sleep(std::chrono::nanoseconds at_most);
   void watch(std::stop_token stop);
 
-  interop::MpiHandle comm_;
+  std::shared_ptr<interop::MpiHandle> comm_;  // one for all views: a new one would need those who are gone
   int rank_;
   int world_size_;
   MpiTags tags_;

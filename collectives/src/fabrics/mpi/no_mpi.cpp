@@ -4,7 +4,7 @@
 
 namespace holdfast::fabrics {
 
-Outcome<std::unique_ptr<Fabric>> create_mpi(Group&, FabricOptions const&) {
+Outcome<std::unique_ptr<Fabric>> create_mpi(FabricContext const&) {
   throw Error(Errc::not_built,
               "this build has no mpi fabric; configure with -DHOLDFAST_WITH_MPI=ON, or use fabric=shm on one host");
 }

@@ -1,5 +1,6 @@
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -58,24 +59,53 @@ FileDescriptor create_memory(char const* name, std::size_t bytes) {
   return memory;
 }
 
-FileDescriptor open_peer_memory(Member const& peer, int descriptor, int flags) {
+Outcome<std::shared_ptr<Mapping>> map_peer_memory(Member const& peer, int descriptor, std::size_t bytes, bool is_mine) {
   auto const path = "/proc/" + std::to_string(peer.pid) + "/fd/" + std::to_string(descriptor);
-  FileDescriptor memory(::open(path.c_str(), flags | O_CLOEXEC));
+  FileDescriptor const memory(::open(path.c_str(), (is_mine ? O_RDWR : O_RDONLY) | O_CLOEXEC));
   if (memory.get() < 0)
-    throw Error(Errc::environment, "shm fabric: cannot open the memory of process " + std::to_string(peer.pid) + " (" +
+    return fail(Errc::environment, "shm fabric: cannot open the memory of process " + std::to_string(peer.pid) + " (" +
                                        std::strerror(errno) +
-                                       "): the members must run as one user in one PID namespace; use fabric=mpi");
-  return memory;
+                                       "): the members must run as one user in one PID namespace; use fabric=tcp");
+  return std::make_shared<Mapping>(memory.get(), bytes, is_mine ? PROT_READ | PROT_WRITE : PROT_READ);
 }
 
-struct PeerMappings {
-  Mapping control;
-  Mapping contributions;
-  Mapping results;
+/// What this member shows of its contributions, and how far it goes; kept from view to view.
+class SharedArena {
+ public:
+  explicit SharedArena(std::size_t bytes)
+      : file_(create_memory("holdfast-contributions", bytes)),
+        mapping_(std::make_shared<Mapping>(file_.get(), bytes, PROT_READ | PROT_WRITE)),
+        arena_(std::make_shared<MemoryArena>(mapping_, mapping_->data(), bytes)) {}
+  [[nodiscard]] int descriptor() const { return file_.get(); }
+  [[nodiscard]] std::shared_ptr<Mapping> const& mapping() const { return mapping_; }
+  [[nodiscard]] std::shared_ptr<MemoryArena> const& arena() const { return arena_; }
+
+ private:
+  FileDescriptor file_;  // stays open: members of later views map it, too
+  std::shared_ptr<Mapping> mapping_;
+  std::shared_ptr<MemoryArena> arena_;
 };
 
-struct HostMappings final : Mappings {
-  std::vector<PeerMappings> peers;
+/// All that is mapped of one peer. Its contributions stay mapped from view to view, with the pages touched before.
+struct PeerMappings {
+  std::shared_ptr<Mapping> control;
+  std::shared_ptr<Mapping> contributions;
+  std::shared_ptr<Mapping> results;
+};
+
+class ShmFabric final : public MemoryFabric {
+ public:
+  struct Shared {
+    std::shared_ptr<SharedArena> own;
+    std::map<MemberId, std::shared_ptr<Mapping>> contributions;
+  };
+  ShmFabric(int rank, std::vector<PeerMemory> peers, Shared shared, std::shared_ptr<MemoryArena> results)
+      : MemoryFabric("shm", rank, std::move(peers), shared.own->arena(), std::move(results)),
+        shared_(std::move(shared)) {}
+  [[nodiscard]] Shared const& shared() const { return shared_; }
+
+ private:
+  Shared shared_;
 };
 
 struct Handle {
@@ -86,47 +116,57 @@ struct Handle {
 
 }  // namespace
 
-Outcome<std::unique_ptr<Fabric>> create_shm(Group& group, FabricOptions const& options) {
-  auto const view = group.view();
-  auto const rank = static_cast<std::size_t>(group.rank());
+Outcome<std::unique_ptr<Fabric>> create_shm(FabricContext const& context) {
+  auto const& view = context.view;
+  auto const rank = static_cast<std::size_t>(context.rank());
   for (auto const& member : view.members)
     if (member.locality != view.members[rank].locality)
       throw Error(Errc::environment, "shm fabric: " + member.host + " and " + view.members[rank].host +
-                                         " do not share memory; use fabric=mpi");
+                                         " do not share memory; use fabric=tcp or fabric=mpi");
 
-  // The files live as long as somebody maps them; the descriptors only until everyone has.
+  ShmFabric::Shared known;
+  if (auto const* const previous = dynamic_cast<ShmFabric const*>(context.previous)) known = previous->shared();
+  if (!known.own) known.own = std::make_shared<SharedArena>(context.arena_bytes);
+
+  // These files live as long as somebody maps them; their descriptors only until everyone has.
   auto const control = create_memory("holdfast-control", sizeof(Control));
-  auto const contributions = create_memory("holdfast-contributions", options.arena_bytes);
-  auto const results = create_memory("holdfast-results", options.arena_bytes);
-  Handle const handle{control.get(), contributions.get(), results.get()};
-
-  auto const deadline = Deadline::after(group.config().start_timeout);
-  auto const handles = group.all_gather("shm fabric", std::as_bytes(std::span(&handle, 1)), deadline);
+  auto const results = create_memory("holdfast-results", context.arena_bytes);
+  Handle const handle{control.get(), known.own->descriptor(), results.get()};
+  auto const handles = context.all_gather("shm", std::as_bytes(std::span(&handle, 1)));
   if (!handles) return fail(handles.error());
 
-  auto mappings = std::make_unique<HostMappings>();
+  ShmFabric::Shared shared{known.own, {}};
   std::vector<PeerMemory> peers;
+  std::shared_ptr<MemoryArena> own_results;
   for (std::size_t peer = 0; peer < view.members.size(); ++peer) {
     auto const& bytes = (*handles)[peer];
     Handle theirs;
     if (bytes.size() != sizeof theirs)
       return fail(Errc::corrupt_message, "shm fabric: a member sent a handle of the wrong size");
     std::memcpy(&theirs, bytes.data(), sizeof theirs);
-    bool const is_self = peer == rank;
     auto const& member = view.members[peer];
-    mappings->peers.push_back(
-        {Mapping(open_peer_memory(member, theirs.control, O_RDWR).get(), sizeof(Control), PROT_READ | PROT_WRITE),
-         Mapping(open_peer_memory(member, theirs.contributions, is_self ? O_RDWR : O_RDONLY).get(), options.arena_bytes,
-                 is_self ? PROT_READ | PROT_WRITE : PROT_READ),
-         Mapping(open_peer_memory(member, theirs.results, O_RDWR).get(), options.arena_bytes, PROT_READ | PROT_WRITE)});
-    auto const& mapped = mappings->peers.back();
-    peers.push_back(
-        {reinterpret_cast<Control*>(mapped.control.data()), mapped.contributions.data(), mapped.results.data()});
+    auto& contributions = shared.contributions[member.id];
+    if (peer == rank) {
+      contributions = known.own->mapping();
+    } else if (auto const mapped = known.contributions.find(member.id); mapped != known.contributions.end()) {
+      contributions = mapped->second;
+    } else {
+      auto mapping = map_peer_memory(member, theirs.contributions, context.arena_bytes, false);
+      if (!mapping) return fail(mapping.error());
+      contributions = std::move(*mapping);
+    }
+    auto their_control = map_peer_memory(member, theirs.control, sizeof(Control), true);
+    if (!their_control) return fail(their_control.error());
+    auto their_results = map_peer_memory(member, theirs.results, context.arena_bytes, true);
+    if (!their_results) return fail(their_results.error());
+    auto const mappings = std::make_shared<PeerMappings>(PeerMappings{*their_control, contributions, *their_results});
+    if (peer == rank)
+      own_results = std::make_shared<MemoryArena>(mappings->results, mappings->results->data(), context.arena_bytes);
+    peers.push_back({reinterpret_cast<Control*>(mappings->control->data()), mappings->contributions->data(),
+                     mappings->results->data(), mappings});
   }
-  if (auto const mapped = group.all_gather("shm fabric mapped", {}, deadline); !mapped) return fail(mapped.error());
-  auto* const own_contributions = mappings->peers[rank].contributions.data();
-  return std::make_unique<MemoryFabric>("shm", group.rank(), std::move(peers), own_contributions, options.arena_bytes,
-                                        std::move(mappings));
+  if (auto const mapped = context.all_gather("shm mapped", {}); !mapped) return fail(mapped.error());
+  return std::make_unique<ShmFabric>(context.rank(), std::move(peers), std::move(shared), std::move(own_results));
 }
 
 }  // namespace holdfast::fabrics

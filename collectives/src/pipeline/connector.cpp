@@ -1,0 +1,68 @@
+#include "pipeline/connector.hpp"
+
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "fabrics/registry.hpp"
+
+namespace holdfast::pipeline {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+/// A peer that dies while a fabric is opened shows there before the group has agreed on it; this waits for the latter.
+bool view_changes_soon(Group& group, ViewId view, std::function<bool()> const& is_wanted) {
+  auto const deadline = Deadline::after(group.config().heartbeat_timeout + 1s);
+  while (is_wanted() && !group.failure() && !deadline.has_passed()) {
+    if (group.view().id != view) return true;
+    std::this_thread::sleep_for(1ms);
+  }
+  return false;
+}
+
+}  // namespace
+
+Connector::Connector(Group group, std::string fabric, std::size_t chunk_bytes)
+    : group_(std::move(group)),
+      fabric_(std::move(fabric)),
+      chunk_bytes_(chunk_bytes),
+      number_(group_.next_number("communicator")) {
+  if (fabric_ != "auto") static_cast<void>(fabrics::find(fabric_));
+}
+
+Outcome<Connection> Connector::connect(fabrics::Fabric* previous, std::function<bool()> const& is_wanted) const {
+  while (true) {
+    auto view = group_.view();
+    auto const id = view.id;
+    auto connection = connect_view(std::move(view), previous, is_wanted);
+    if (connection) return connection;
+    auto const code = connection.error().code;
+    if (code == Errc::view_changed) continue;
+    if (auto const failure = group_.failure()) return fail(*failure);
+    bool const may_be_a_death = code == Errc::environment || code == Errc::member_lost;
+    if (!may_be_a_death || !view_changes_soon(group_, id, is_wanted)) {
+      if (auto const failure = group_.failure()) return fail(*failure);
+      return connection;
+    }
+  }
+}
+
+Outcome<Connection> Connector::connect_view(View view, fabrics::Fabric* previous,
+                                            std::function<bool()> const& is_wanted) const {
+  std::string const name = "communicator " + std::to_string(number_);
+  std::string const fabric = fabric_ == "auto" ? std::string(fabrics::choose(view)) : fabric_;
+  auto const agreed = group_.agree(name, {{"fabric", fabric}, {"chunk_bytes", std::to_string(chunk_bytes_)}},
+                                   Deadline::after(group_.config().start_timeout), view.id);
+  if (!agreed) return fail(agreed.error());
+  auto const rank = view.rank_of(group_.self());
+  if (!rank)
+    return fail(Errc::evicted, "this member is not in view " + std::to_string(static_cast<std::uint64_t>(view.id)));
+  fabrics::FabricContext const context{group_, std::move(view), name, group_.config().arena_bytes, previous, is_wanted};
+  auto opened = fabrics::find(fabric).create(context);
+  if (!opened) return fail(opened.error());
+  return Connection{context.view, *rank, std::move(*opened)};
+}
+
+}  // namespace holdfast::pipeline
