@@ -10,6 +10,7 @@
 
 #include "checks.hpp"
 #include "rules/arguments.hpp"
+#include "rules/bucketing.hpp"
 #include "rules/decision.hpp"
 #include "rules/flag.hpp"
 
@@ -108,8 +109,8 @@ std::map<std::string, std::function<Expression(AggregatorCase const&)>> const& e
          return Expression{"arc+mean", true};
        }},
       {"bucketing",
-       [](Case const&) {
-         return Expression{"bucketing+mean", true};
+       [](Case const& c) {
+         return Expression{"bucketing(" + std::to_string(c.integer("s")) + ")+mean", true};
        }},
       {"static_clipping",
        [](Case const& c) {
@@ -246,11 +247,32 @@ class Evaluation {
 
   Outcome<rules::Decision> decide(rules::DecisionInput const& input) const {
     if (!mixture_only_) return rules::decide(rule_, input);
+    rules::Decision decision;
+    if (case_.rule == "bucketing") {
+      decision.outputs = rules::bucket_means(surviving_permutation(input.set.ranks), case_.integer("s"));
+      return decision;
+    }
     auto mixture = rules::decide_mixture(rule_, input);
     if (!mixture) return tl::unexpected<Failure>(mixture.error());
-    rules::Decision decision;
     decision.outputs = std::move(*mixture);
     return decision;
+  }
+
+  /// A given permutation is no parameter of the public rule. It names original rows: screened ones leave it.
+  std::vector<int> surviving_permutation(std::vector<int> const& ranks) const {
+    auto const given = case_.lists.find("permutation");
+    if (given == case_.lists.end()) throw Malformed(case_.id + ": parameter 'permutation' is missing");
+    std::vector<int> permutation;
+    for (double const row : given->second) {
+      auto const found = std::find(ranks.begin(), ranks.end(), static_cast<int>(row));
+      if (found != ranks.end()) permutation.push_back(static_cast<int>(found - ranks.begin()));
+    }
+    auto sorted = permutation;
+    std::sort(sorted.begin(), sorted.end());
+    for (std::size_t i = 0; i < ranks.size(); ++i)
+      if (sorted.size() != ranks.size() || sorted[i] != static_cast<int>(i))
+        throw Malformed(case_.id + ": parameter 'permutation' is not a permutation of the rows");
+    return permutation;
   }
 
   /// An explicit start is no parameter of the public rule: it enters as the products of its columns with the rows.

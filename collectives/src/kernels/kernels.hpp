@@ -47,12 +47,16 @@ struct Combination {
 /// A rule that looks at each column by itself.
 struct CoordinateKernel {
   enum class Kind : std::uint8_t {
-    median,        ///< middle value, for an even number of rows the average of the two middle ones
-    median_lower,  ///< the lower middle value
-    trimmed_mean,  ///< mean of what is left without the `trim` smallest and `trim` largest values
+    median,                   ///< middle value, for an even number of rows the average of the two middle ones
+    median_lower,             ///< the lower middle value
+    trimmed_mean,             ///< mean of what is left without the `trim` smallest and `trim` largest values
+    closest_to_median,        ///< mean of the `keep` values closest to the median, the lower row first among equals
+    closest_to_trimmed_mean,  ///< mean of the `keep` values closest to the trimmed mean
+    majority,                 ///< +1 if more values are positive than negative, else -1
   };
   Kind kind = Kind::median;
   int trim = 0;
+  int keep = 0;
 
   friend bool operator==(CoordinateKernel const&, CoordinateKernel const&) = default;
 };
@@ -108,7 +112,8 @@ void narrow(float const* values, std::size_t elements, DType dtype, std::byte* o
 void accumulate_gram(Rows const& rows, std::byte const* center, std::span<double> packed_upper);
 
 /// out = the coordinate rule on each column. Kept values are summed in ascending order (-0 before +0) in the precision
-/// of the rows. The rows hold no NaN. Requires 2 * trim < rows for trimmed_mean, and at least one row.
+/// of the rows; distances to a centre are compared in fp64, so that rows that share a large part are told apart. The
+/// rows hold no NaN. Requires at least one row, 2 * trim < rows where a mean is trimmed, and 1 <= keep <= rows.
 void coordinate(Rows const& rows, CoordinateKernel const& kernel, std::byte* out);
 
 /// out = plain reduction of the rows in rank order, any dtype. Integer overflow wraps; the integer average truncates

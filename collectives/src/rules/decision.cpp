@@ -64,12 +64,24 @@ GramMatrix mix_gram(GramMatrix const& gram, std::vector<Combination> const& mixt
   return mixed;
 }
 
-/// Runs the mixers; `statistics` becomes that of the mixed rows.
-std::vector<Combination> run_mixers(Rule::Impl const& rule, Statistics& statistics) {
+/// Runs the mixers; `statistics` becomes that of the mixed rows, `weights` what its weights are kept in.
+std::vector<Combination> run_mixers(Rule::Impl const& rule, Statistics& statistics, std::vector<double>& weights) {
   std::vector<Combination> mixture;
   for (auto const& step : rule.mixers) {
     auto const next = step.mixer->mix(statistics);
-    statistics.gram = mix_gram(statistics.gram, next);
+    if (statistics.gram.rows() > 0) statistics.gram = mix_gram(statistics.gram, next);
+    if (static_cast<int>(next.size()) != statistics.contributions) {
+      std::vector<double> of_mixed;
+      for (auto const& row : next) {
+        double weight = 0;
+        for (std::size_t i = 0; i < weights.size(); ++i) weight += row.coefficients[i] * weights[i];
+        of_mixed.push_back(weight);
+      }
+      weights = std::move(of_mixed);
+      statistics.weights = weights;
+      statistics.contributions = static_cast<int>(next.size());
+      statistics.ranks = {};
+    }
     if (mixture.empty()) {
       mixture = next;
     } else {
@@ -79,6 +91,20 @@ std::vector<Combination> run_mixers(Rule::Impl const& rule, Statistics& statisti
     }
   }
   return mixture;
+}
+
+/// The rows themselves, where each mixed row is one of them.
+std::optional<std::vector<std::byte const*>> selected_rows(std::vector<Combination> const& mixture,
+                                                           Rows const& surviving) {
+  std::vector<std::byte const*> selected;
+  for (auto const& row : mixture) {
+    auto const& c = row.coefficients;
+    auto const one = std::find(c.begin(), c.end(), 1.0);
+    if (one == c.end() || std::count(c.begin(), c.end(), 0.0) + 1 != static_cast<std::ptrdiff_t>(c.size()))
+      return std::nullopt;
+    selected.push_back(surviving.data[static_cast<std::size_t>(one - c.begin())]);
+  }
+  return selected;
 }
 
 Outcome<std::vector<double>> checked_weights(DecisionInput const& input) {
@@ -120,15 +146,48 @@ std::optional<int> Decision::output_of(int rank) const {
   return static_cast<int>(found - output_ranks.begin());
 }
 
+std::vector<int> Decision::unused_rows() const {
+  auto const& rows = coordinate ? mixture : outputs;
+  if (rows.empty()) return {};
+  std::size_t const n = rows.front().coefficients.size();
+  // Row i of a square mixture belongs to the member of row i, as the outputs of a per-member rule do.
+  bool const is_per_row = rows.size() == n && (coordinate || !output_ranks.empty());
+  std::vector<int> unused;
+  for (std::size_t i = 0; i < n; ++i) {
+    // Its own mixture does not count if there it stands among others that would not have it in theirs.
+    auto const has_company = [&] {
+      auto const& own = rows[i].coefficients;
+      return own.size() - static_cast<std::size_t>(std::count(own.begin(), own.end(), 0.0)) > 1;
+    };
+    std::size_t const own = is_per_row && has_company() ? i : rows.size();
+    bool is_used = false;
+    for (std::size_t row = 0; row < rows.size(); ++row)
+      is_used = is_used || (row != own && rows[row].coefficients[i] != 0);
+    if (!is_used) unused.push_back(static_cast<int>(i));
+  }
+  return unused;
+}
+
 Outcome<Decision> decide(Rule const& rule, DecisionInput const& input) {
   auto const& impl = rule.impl();
-  auto const weights = checked_weights(input);
+  auto weights = checked_weights(input);
   if (!weights) return tl::unexpected<Failure>(weights.error());
-  Statistics statistics{input.gram, input.set.contributions(), input.set.byzantine, *weights, input.set.ranks};
+  Statistics statistics{input.gram, input.set.contributions(), input.set.byzantine,
+                        *weights,   input.set.ranks,           input.random_key};
   Decision decision;
-  decision.mixture = run_mixers(impl, statistics);
+  decision.mixture = run_mixers(impl, statistics, *weights);
   if (impl.coordinate) {
     decision.coordinate = impl.coordinate->kernel(statistics.contributions, statistics.byzantine);
+    return decision;
+  }
+  if (impl.selecting) {
+    decision.coordinate = impl.selecting->kernel(statistics.contributions, statistics.byzantine);
+    std::vector<Combination> selected;
+    for (int const row : impl.selecting->select(statistics)) {
+      auto const unit = Combination::mean_of(statistics.contributions, std::vector{row});
+      selected.push_back(decision.mixture.empty() ? unit : compose(unit, decision.mixture));
+    }
+    decision.mixture = std::move(selected);
     return decision;
   }
 
@@ -148,16 +207,19 @@ Outcome<Decision> decide(Rule const& rule, DecisionInput const& input) {
 }
 
 Outcome<std::vector<Combination>> decide_mixture(Rule const& rule, DecisionInput const& input) {
-  auto const weights = checked_weights(input);
+  auto weights = checked_weights(input);
   if (!weights) return tl::unexpected<Failure>(weights.error());
-  Statistics statistics{input.gram, input.set.contributions(), input.set.byzantine, *weights, input.set.ranks};
-  return run_mixers(rule.impl(), statistics);
+  Statistics statistics{input.gram, input.set.contributions(), input.set.byzantine,
+                        *weights,   input.set.ranks,           input.random_key};
+  return run_mixers(rule.impl(), statistics, *weights);
 }
 
 void apply(Decision const& decision, Rows const& surviving, std::byte const* center, int output, std::byte* out) {
   if (!decision.coordinate)
     return kernels::combine(surviving, decision.outputs[static_cast<std::size_t>(output)], center, out);
   if (decision.mixture.empty()) return kernels::coordinate(surviving, *decision.coordinate, out);
+  if (auto const selected = selected_rows(decision.mixture, surviving))
+    return kernels::coordinate({*selected, surviving.elements, surviving.dtype}, *decision.coordinate, out);
 
   // The mixed rows are formed a block at a time and never leave the cache. Rows of 16 bits are mixed as float32: their
   // result is rounded once.

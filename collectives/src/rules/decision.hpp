@@ -79,6 +79,8 @@ struct DecisionInput {
   /// a rule with a centre. Empty for a rule that needs none.
   GramMatrix gram;
   std::vector<double> weights;  ///< of the surviving rows; empty: all equal
+  /// Names the random choices of this decision (bucketing): equal at all members, another one for each decision.
+  std::uint64_t random_key = 0;
 };
 
 /// What every owner does with its block of columns.
@@ -90,6 +92,10 @@ struct Decision {
 
   /// Index into the outputs of the member with this rank: 0 if all share one; none if its row was screened or missing.
   [[nodiscard]] std::optional<int> output_of(int rank) const;
+  /// Positions of the surviving rows that enter no output but, where each member has its own, that of their own member:
+  /// ascending. With a mixer before a coordinate rule: rows that are mixed into no other row, of which the rule sees
+  /// nothing but their own mixture. A coordinate rule by itself gives no row as a whole a weight, so it names none.
+  [[nodiscard]] std::vector<int> unused_rows() const;
 };
 
 /// @pre `input.set` comes from screen_contributions with the same rule

@@ -17,7 +17,8 @@ struct Statistics {
   int contributions = 0;
   int byzantine = 0;
   std::span<double const> weights;  ///< clamped to what the specification allows; one per row
-  std::span<int const> ranks;       ///< original rank of each row
+  std::span<int const> ranks;       ///< original rank of each row; empty once rows were put together
+  std::uint64_t random_key = 0;     ///< names the random choices of this decision, the same at all members
 };
 
 /// A rule or mixer with its parameters. Stateless.
@@ -53,9 +54,21 @@ class CoordinateRule : public Step {
   [[nodiscard]] virtual CoordinateKernel kernel(int contributions, int byzantine) const = 0;
 };
 
-/// Y = M X before the final rule; row i of Y belongs to the member of row i of X.
+/// Chooses rows by their Gram, then works on each column of them.
+class SelectingRule : public Step {
+ public:
+  /// Ascending, at least one.
+  [[nodiscard]] virtual std::vector<int> select(Statistics const& statistics) const = 0;
+  /// For the selected rows, given n and f before the selection.
+  [[nodiscard]] virtual CoordinateKernel kernel(int contributions, int byzantine) const = 0;
+};
+
+/// Y = M X before the final rule. Unless the number of rows changes, row i of Y belongs to the member of row i of X.
 class Mixer : public Step {
  public:
+  [[nodiscard]] virtual bool needs_gram() const { return true; }
+  /// Rows of Y for so many rows of X.
+  [[nodiscard]] virtual int output_rows(int contributions) const { return contributions; }
   [[nodiscard]] virtual std::vector<Combination> mix(Statistics const& statistics) const = 0;
 };
 

@@ -5,13 +5,24 @@
   ENTRY(mean)                 \
   ENTRY(median)               \
   ENTRY(trimmed_mean)         \
+  ENTRY(meamed)               \
+  ENTRY(phocas)               \
+  ENTRY(majority_vote)        \
   ENTRY(krum)                 \
   ENTRY(multi_krum)           \
+  ENTRY(bulyan)               \
+  ENTRY(mda)                  \
+  ENTRY(mva)                  \
+  ENTRY(smea)                 \
   ENTRY(geometric_median)     \
   ENTRY(centered_clipping)    \
   ENTRY(nna)                  \
+  ENTRY(cge)                  \
+  ENTRY(caf)                  \
   ENTRY(flag)                 \
   ENTRY(nnm)                  \
+  ENTRY(bucketing)            \
+  ENTRY(arc)                  \
   ENTRY(static_clipping)
 
 namespace holdfast::rules {

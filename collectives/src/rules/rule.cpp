@@ -81,6 +81,7 @@ Rule Rule::parse(std::string_view text) {
       impl->entry = &entry;
       impl->linear = downcast<rules::LinearRule>(step);
       impl->coordinate = downcast<rules::CoordinateRule>(step);
+      impl->selecting = downcast<rules::SelectingRule>(step);
     }
   }
   if (impl->linear && impl->linear->center() != rules::CenterSource::none)
@@ -88,6 +89,12 @@ Rule Rule::parse(std::string_view text) {
       if (mixer.mixer->uses_origin())
         throw Error(Errc::bad_argument, mixer.entry->name + " measures rows from the origin and " + impl->entry->name +
                                             " from its centre: the two cannot be combined");
+  if (impl->linear && impl->linear->is_per_member())
+    for (auto const& mixer : impl->mixers)
+      if (mixer.mixer->output_rows(2) != 2 || mixer.mixer->output_rows(65'537) != 65'537)
+        throw Error(Errc::bad_argument, mixer.entry->name + " puts rows of several members together, so " +
+                                            impl->entry->name +
+                                            " has no row for each member: the two cannot be combined");
   return Rule(std::move(impl));
 }
 
@@ -108,11 +115,13 @@ std::string const& Rule::text() const {
 
 RuleKind Rule::kind() const {
   if (impl_->mixers.empty()) return impl_->entry->kind;
-  return impl_->coordinate ? RuleKind::both : impl_->entry->kind;
+  return impl_->linear ? impl_->entry->kind : RuleKind::both;
 }
 
 bool Rule::needs_gram() const {
-  return !impl_->mixers.empty() || (impl_->linear != nullptr && impl_->linear->needs_gram());
+  auto const& mixers = impl_->mixers;
+  return std::any_of(mixers.begin(), mixers.end(), [](auto const& mixer) { return mixer.mixer->needs_gram(); }) ||
+         (impl_->linear != nullptr && impl_->linear->needs_gram()) || impl_->selecting != nullptr;
 }
 
 bool Rule::needs_center() const {
@@ -133,10 +142,12 @@ Outcome<void> Rule::check_bounds(int contributions, int byzantine) const {
     return fail(Errc::f_out_of_bounds, impl_->text + " needs f of at least 0; here f = " + std::to_string(byzantine));
   // One row and no fault: every rule returns it.
   if (contributions == 1 && byzantine == 0) return {};
-  for (auto const& mixer : impl_->mixers)
+  for (auto const& mixer : impl_->mixers) {
     if (auto checked = check_entry(*mixer.entry, *mixer.mixer, contributions, byzantine); !checked) return checked;
-  auto const& step = impl_->linear ? static_cast<rules::Step const&>(*impl_->linear) : *impl_->coordinate;
-  return check_entry(*impl_->entry, step, contributions, byzantine);
+    contributions = mixer.mixer->output_rows(contributions);
+  }
+  if (contributions == 1 && byzantine == 0) return {};
+  return check_entry(*impl_->entry, impl_->final_step(), contributions, byzantine);
 }
 
 std::vector<std::string> Rule::warnings() const {

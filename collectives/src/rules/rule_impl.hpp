@@ -11,7 +11,7 @@
 
 namespace holdfast {
 
-/// A parsed expression: mixers in order, then exactly one of the two kinds of final rule.
+/// A parsed expression: mixers in order, then exactly one of the three kinds of final rule.
 struct Rule::Impl {
   struct NamedMixer {
     rules::Entry const* entry;
@@ -21,6 +21,13 @@ struct Rule::Impl {
   rules::Entry const* entry = nullptr;
   std::unique_ptr<rules::LinearRule> linear;
   std::unique_ptr<rules::CoordinateRule> coordinate;
+  std::unique_ptr<rules::SelectingRule> selecting;
+
+  [[nodiscard]] rules::Step const& final_step() const {
+    if (linear) return *linear;
+    if (coordinate) return *coordinate;
+    return *selecting;
+  }
   std::string text;
 };
 

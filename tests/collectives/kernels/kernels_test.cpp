@@ -151,10 +151,11 @@ Bytes everything(DType dtype, int rows, std::size_t elements) {
   append(mask.words().data(), mask.words().size_bytes());
   if (!is_floating_point(dtype)) return all;
 
-  for (auto const kind :
-       {CoordinateKernel::Kind::median, CoordinateKernel::Kind::median_lower, CoordinateKernel::Kind::trimmed_mean}) {
+  for (auto const kind : {CoordinateKernel::Kind::median, CoordinateKernel::Kind::median_lower,
+                          CoordinateKernel::Kind::trimmed_mean, CoordinateKernel::Kind::closest_to_median,
+                          CoordinateKernel::Kind::closest_to_trimmed_mean, CoordinateKernel::Kind::majority}) {
     Output output(input);
-    coordinate(input, {kind, (rows - 1) / 3}, output.data());
+    coordinate(input, {kind, (rows - 1) / 3, rows - (rows - 1) / 3}, output.data());
     append_output(output);
   }
   std::vector<double> coefficients;
@@ -486,6 +487,103 @@ TEST(Coordinate, agrees_with_sorting_each_column) {
     check_coordinate<double>(DType::float64, rows, 77);
   }
   for (int const rows : {31, 32, 33, 64, 65, 100, 257}) check_coordinate<float>(DType::float32, rows, 70);
+}
+
+/// By the definition: distances in fp64, the lower row first among equals, kept values summed in ascending order.
+template <class T>
+T mean_of_closest(std::vector<T> const& column, bool to_median, int trim, int keep) {
+  auto sorted = column;
+  std::sort(sorted.begin(), sorted.end(),
+            [](T a, T b) { return a < b || (a == b && std::signbit(a) && !std::signbit(b)); });
+  auto const n = sorted.size();
+  std::size_t const first = to_median ? (n - 1) / 2 : static_cast<std::size_t>(trim);
+  std::size_t const last = to_median ? n / 2 : n - static_cast<std::size_t>(trim) - 1;
+  double center = 0;
+  for (std::size_t k = first; k <= last; ++k) center += static_cast<double>(sorted[k]);
+  center /= static_cast<double>(last - first + 1);
+  std::vector<std::size_t> rows(n);
+  for (std::size_t i = 0; i < n; ++i) rows[i] = i;
+  std::stable_sort(rows.begin(), rows.end(), [&](std::size_t a, std::size_t b) {
+    return std::abs(static_cast<double>(column[a]) - center) < std::abs(static_cast<double>(column[b]) - center);
+  });
+  std::vector<T> kept;
+  for (int i = 0; i < keep; ++i) kept.push_back(column[rows[static_cast<std::size_t>(i)]]);
+  std::sort(kept.begin(), kept.end(),
+            [](T a, T b) { return a < b || (a == b && std::signbit(a) && !std::signbit(b)); });
+  T sum = -T{0};
+  for (T const value : kept) sum += value;
+  return sum / static_cast<T>(keep);
+}
+
+template <class T>
+void check_closest(DType dtype, int rows, std::size_t elements) {
+  // Small whole numbers in every other column: many equal values and equal distances.
+  Matrix matrix(rows, elements, dtype, 150 + static_cast<std::uint64_t>(rows), false);
+  std::mt19937 random(150);
+  for (int row = 0; row < rows; ++row)
+    for (std::size_t i = 0; i < elements; i += 2) matrix.set(row, i, static_cast<T>(random() % 7) - T{3});
+  for (int trim = 0; 2 * trim < rows; trim += 1 + rows / 5)
+    for (int const keep : {rows - trim, std::max(1, rows - 3 * trim)}) {
+      Output by_median(matrix.rows());
+      Output by_mean(matrix.rows());
+      coordinate(matrix.rows(), {CoordinateKernel::Kind::closest_to_median, 0, keep}, by_median.data());
+      coordinate(matrix.rows(), {CoordinateKernel::Kind::closest_to_trimmed_mean, trim, keep}, by_mean.data());
+      for (std::size_t i = 0; i < elements; ++i) {
+        std::vector<T> column;
+        for (int row = 0; row < rows; ++row) column.push_back(matrix.get<T>(row, i));
+        ASSERT_EQ(by_median.as<T>()[i], mean_of_closest(column, true, 0, keep)) << rows << " rows, keep " << keep;
+        ASSERT_EQ(by_mean.as<T>()[i], mean_of_closest(column, false, trim, keep)) << rows << " rows, keep " << keep;
+      }
+    }
+}
+
+TEST(Coordinate, keeps_the_values_closest_to_a_centre) {
+  for (int rows = 1; rows <= 17; ++rows) {
+    check_closest<float>(DType::float32, rows, 301);
+    check_closest<double>(DType::float64, rows, 77);
+  }
+  for (int const rows : {31, 64, 65}) check_closest<float>(DType::float32, rows, 70);
+}
+
+TEST(Coordinate, prefers_the_lower_row_among_values_equally_far_from_the_centre) {
+  float const values[] = {3, 1, 2, 4, 0};  // the median is 2; 3 and 1 are as far, 4 and 0 too
+  std::byte const* rows[5];
+  for (int row = 0; row < 5; ++row) rows[row] = reinterpret_cast<std::byte const*>(values + row);
+  float out = 0;
+  auto const mean_of = [&](int keep) {
+    coordinate({rows, 1, DType::float32}, {CoordinateKernel::Kind::closest_to_median, 0, keep},
+               reinterpret_cast<std::byte*>(&out));
+    return out;
+  };
+  EXPECT_EQ(mean_of(2), 2.5F);
+  EXPECT_EQ(mean_of(4), 2.5F);
+  EXPECT_EQ(mean_of(5), 2.0F);
+}
+
+TEST(Coordinate, tells_values_apart_that_share_a_large_part) {
+  float const values[] = {1.0F, 1.0F + 0x1p-23F, 1.0F + 0x1p-22F, 1.0F + 0x1p-21F};
+  std::byte const* rows[4];
+  for (int row = 0; row < 4; ++row) rows[row] = reinterpret_cast<std::byte const*>(values + row);
+  float out = 0;
+  coordinate({rows, 1, DType::float32}, {CoordinateKernel::Kind::closest_to_trimmed_mean, 0, 1},
+             reinterpret_cast<std::byte*>(&out));
+  EXPECT_EQ(out, 1.0F + 0x1p-22F);
+}
+
+TEST(Coordinate, votes_by_sign_and_against_a_balance) {
+  float const values[] = {5, -1, -0.0F, 7, -2, 0};
+  auto const vote = [&](std::initializer_list<int> voters) {
+    std::vector<std::byte const*> rows;
+    for (int const voter : voters) rows.push_back(reinterpret_cast<std::byte const*>(values + voter));
+    float out = 0;
+    coordinate({rows, 1, DType::float32}, {CoordinateKernel::Kind::majority, 0, 0}, reinterpret_cast<std::byte*>(&out));
+    return out;
+  };
+  EXPECT_EQ(vote({0, 1, 3}), 1);
+  EXPECT_EQ(vote({0, 1, 4}), -1);
+  EXPECT_EQ(vote({0, 1}), -1);
+  EXPECT_EQ(vote({2, 5}), -1);
+  EXPECT_EQ(vote({0, 2, 5}), 1);
 }
 
 TEST(Coordinate, orders_zeros_by_sign) {

@@ -1,5 +1,6 @@
 #include "rules/decision.hpp"
 
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -8,8 +9,10 @@
 #include <gtest/gtest.h>
 
 #include <holdfast/collectives/buffer.hpp>
+#include <holdfast/runtime/error.hpp>
 
 #include "rules/eigen.hpp"
+#include "rules/subsets.hpp"
 
 namespace holdfast::rules {
 namespace {
@@ -18,8 +21,17 @@ constexpr char const* kEveryRule[] = {"mean",
                                       "median",
                                       "median(yes)",
                                       "trimmed_mean",
+                                      "meamed",
+                                      "phocas",
                                       "krum",
+                                      "krum(neighbors=wide, power=1)",
                                       "multi_krum",
+                                      "multi_krum(m=n-f-2, neighbors=wide, power=4)",
+                                      "mda",
+                                      "mva",
+                                      "smea",
+                                      "cge",
+                                      "caf",
                                       "geometric_median",
                                       "geometric_median(start=zero)",
                                       "centered_clipping",
@@ -34,6 +46,10 @@ constexpr char const* kEveryRule[] = {"mean",
                                       "nnm+geometric_median",
                                       "nnm+krum",
                                       "nnm+centered_clipping",
+                                      "arc+median",
+                                      "arc+nnm+phocas",
+                                      "bucketing+nnm+meamed",
+                                      "nnm+mda",
                                       "static_clipping(3)+median",
                                       "static_clipping+nnm+trimmed_mean"};
 
@@ -174,7 +190,8 @@ TEST(Apply, mixes_16_bit_rows_in_float32) {
 TEST(Decide, with_f_of_zero_averages_where_the_rule_is_mean_like) {
   Group<float> const group(6, 300, 0);
   auto const mean = group.aggregate("mean");
-  for (auto const* rule : {"trimmed_mean", "multi_krum", "nna", "nnm+mean"}) {
+  for (auto const* rule : {"trimmed_mean", "meamed", "phocas", "multi_krum", "mda", "mva", "smea", "cge", "caf",
+                           "bulyan", "nna", "nnm+mean", "arc+mean"}) {
     auto const result = group.aggregate(rule);
     for (std::size_t i = 0; i < mean->size(); ++i) EXPECT_NEAR((*result)[i], (*mean)[i], 1e-6) << rule;
   }
@@ -187,6 +204,7 @@ TEST(Decide, of_equal_rows_gives_the_row) {
   for (auto& row : group.rows) row = group.rows.front();
   for (std::string const rule : kEveryRule) {
     if (rule.find("clipping") != std::string::npos || rule.rfind("flag", 0) == 0) continue;
+    if (!Rule::parse(rule).check_bounds(group.n(), group.byzantine)) continue;
     auto const result = group.aggregate(rule);
     ASSERT_TRUE(result.has_value());
     for (std::size_t i = 0; i < 50; ++i) EXPECT_NEAR((*result)[i], group.rows[0][i], 2e-6) << rule;
@@ -237,6 +255,8 @@ TEST(Decide, stays_near_the_honest_rows_when_others_are_enormous) {
     spread = std::max(spread, distance(group.rows[static_cast<std::size_t>(row)], mean));
   for (std::string const rule : kEveryRule) {
     if (rule == "mean" || rule == "nnm+mean") continue;
+    // Of five buckets two are bad: more than nnm before a rule for f = 2 of 5 promises to keep within this distance.
+    if (rule.rfind("bucketing", 0) == 0) continue;
     auto const result = group.aggregate(rule);
     ASSERT_TRUE(result.has_value());
     EXPECT_LT(distance(*result, mean), 3 * spread) << rule;
@@ -266,10 +286,10 @@ TEST(Decide, gives_each_member_its_own_neighbourhood) {
 
 TEST(Screening, drops_bad_rows_and_counts_them_as_faults) {
   for (std::string const rule : kEveryRule) {
-    Group<float> group(8, 40, 2);
-    Group<float> rest(7, 40, 1);
+    Group<float> group(9, 40, 2);
+    Group<float> rest(8, 40, 1);
     rest.rows.assign(group.rows.begin(), group.rows.end() - 1);
-    group.rows[7][13] = std::numeric_limits<float>::quiet_NaN();
+    group.rows[8][13] = std::numeric_limits<float>::quiet_NaN();
     auto const result = group.aggregate(rule);
     ASSERT_TRUE(result.has_value()) << rule;
     EXPECT_EQ(*result, *rest.aggregate(rule)) << rule;
@@ -328,6 +348,191 @@ TEST(Decide, of_no_elements_is_empty) {
     ASSERT_TRUE(result.has_value()) << rule << ": " << result.error().detail;
     EXPECT_TRUE(result->empty());
   }
+}
+
+/// The best subset of n-f rows by looking at each, in lexicographic order.
+template <class Cost>
+std::vector<int> best_subset(int n, int size, Cost const& cost) {
+  std::vector<int> best;
+  double least = std::numeric_limits<double>::infinity();
+  auto subset = first_numbers(size);
+  do {
+    double const value = cost(subset);
+    if (value < least) {
+      least = value;
+      best = subset;
+    }
+  } while (next_subset(subset, n));
+  return best;
+}
+
+std::vector<int> chosen_rows(std::string const& text, GramMatrix const& gram, int byzantine) {
+  auto const rule = Rule::parse(text);
+  auto const set = screen_contributions(rule, RowMask::all(gram.rows()), RowMask(gram.rows()), byzantine, &gram);
+  auto const decision = decide(rule, {*set, gram, {}});
+  std::vector<int> chosen;
+  for (int row = 0; row < gram.rows(); ++row)
+    if (decision->outputs[0].coefficients[static_cast<std::size_t>(row)] != 0) chosen.push_back(row);
+  return chosen;
+}
+
+GramMatrix gram_of(std::vector<std::vector<double>> const& rows) {
+  GramMatrix gram(static_cast<int>(rows.size()));
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    for (std::size_t j = 0; j < rows.size(); ++j)
+      for (std::size_t k = 0; k < rows[i].size(); ++k)
+        gram(static_cast<int>(i), static_cast<int>(j)) += rows[i][k] * rows[j][k];
+  return gram;
+}
+
+TEST(Subsets, are_visited_in_lexicographic_order) {
+  auto subset = first_numbers(2);
+  std::vector<std::vector<int>> seen;
+  do seen.push_back(subset);
+  while (next_subset(subset, 4));
+  EXPECT_EQ(seen, (std::vector<std::vector<int>>{{0, 1}, {0, 2}, {0, 3}, {1, 2}, {1, 3}, {2, 3}}));
+  EXPECT_EQ(binomial(16, 5), 4368U);
+  EXPECT_EQ(binomial(5, 0), 1U);
+  EXPECT_EQ(binomial(1000, 400), std::uint64_t{1} << 62U);
+}
+
+TEST(SubsetRules, find_what_enumeration_finds) {
+  std::mt19937_64 random(9);
+  for (int n = 3; n <= 11; ++n)
+    for (int f = 1; 2 * f < n; ++f)
+      for (int trial = 0; trial < 4; ++trial) {
+        // Small whole numbers in the second half of the trials: many equal distances, and rows that occur twice.
+        std::vector<std::vector<double>> rows(static_cast<std::size_t>(n));
+        for (auto& row : rows)
+          for (int k = 0; k < 3; ++k)
+            row.push_back(trial < 2 ? static_cast<double>(random() % 100'000) / 1000.0
+                                    : static_cast<double>(random() % 3));
+        auto const gram = gram_of(rows);
+        auto const distances = gram.squared_distances();
+        auto const diameter = [&](std::vector<int> const& subset) {
+          double widest = 0;
+          for (int const i : subset)
+            for (int const j : subset) widest = std::max(widest, distances(i, j));
+          return widest;
+        };
+        auto const scatter = [&](std::vector<int> const& subset) {
+          double sum = 0;
+          for (int const i : subset)
+            for (int const j : subset) sum += distances(i, j);
+          return sum;
+        };
+        EXPECT_EQ(chosen_rows("mda", gram, f), best_subset(n, n - f, diameter)) << n << ", " << f;
+        auto const by_scatter = best_subset(n, n - f, scatter);
+        EXPECT_NEAR(scatter(chosen_rows("mva", gram, f)), scatter(by_scatter), 1e-9 * (1 + scatter(by_scatter)));
+        if (trial < 2) {
+          EXPECT_EQ(chosen_rows("mva", gram, f), by_scatter) << n << ", " << f;
+        }
+        auto const top_eigenvalue = [&](std::vector<int> const& subset) {
+          auto const size = static_cast<int>(subset.size());
+          GramMatrix centred(size);
+          std::vector<double> mean(3, 0);
+          for (int const i : subset)
+            for (std::size_t k = 0; k < 3; ++k) mean[k] += rows[static_cast<std::size_t>(i)][k] / size;
+          for (int a = 0; a < size; ++a)
+            for (int b = 0; b < size; ++b)
+              for (std::size_t k = 0; k < 3; ++k)
+                centred(a, b) += (rows[static_cast<std::size_t>(subset[static_cast<std::size_t>(a)])][k] - mean[k]) *
+                                 (rows[static_cast<std::size_t>(subset[static_cast<std::size_t>(b)])][k] - mean[k]);
+          return symmetric_eigen(centred).values.front();
+        };
+        double const least = top_eigenvalue(best_subset(n, n - f, top_eigenvalue));
+        EXPECT_NEAR(top_eigenvalue(chosen_rows("smea", gram, f)), least, 1e-9 * (1 + least)) << n << ", " << f;
+      }
+}
+
+TEST(SubsetRules, are_quick_where_there_are_millions_of_subsets) {
+  Group<double> const group(30, 40, 10);
+  auto const gram = gram_of(group.rows);
+  auto const start = std::chrono::steady_clock::now();
+  EXPECT_EQ(chosen_rows("mda", gram, 10).size(), 20U);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+}
+
+TEST(SubsetRules, refuse_what_would_take_too_long) {
+  auto const refused = Rule::parse("smea").check_bounds(40, 15);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_THAT(refused.error().detail, testing::HasSubstr("40225345056"));
+}
+
+TEST(Caf, ends_for_rows_of_any_size) {
+  for (double const size : {1e3, 1e8, 1e100}) {
+    Group<double> group(9, 30, 3);
+    for (int row = 6; row < 9; ++row)
+      for (std::size_t i = 0; i < 30; ++i) group.rows[static_cast<std::size_t>(row)][i] = i % 2 == 0 ? size : -size;
+    auto const result = group.aggregate("caf");
+    ASSERT_TRUE(result.has_value());
+    EXPECT_LT(distance(*result, honest_mean(group, 6)), 6) << size;
+  }
+}
+
+TEST(Bulyan, needs_its_bound_and_takes_the_middle_of_what_krum_picks) {
+  Group<double> group(7, 1, 1);
+  group.rows = {{1}, {2}, {3}, {4}, {5}, {6}, {1000}};
+  auto const result = group.aggregate("bulyan");
+  ASSERT_TRUE(result.has_value());
+  EXPECT_GE(result->front(), 2);
+  EXPECT_LE(result->front(), 5);
+  group.byzantine = 2;
+  EXPECT_EQ(group.aggregate("bulyan").error().code, Errc::f_out_of_bounds);
+}
+
+TEST(Bucketing, averages_groups_of_a_shuffle_that_the_key_names) {
+  auto const rule = Rule::parse("bucketing(3)+mean");
+  EXPECT_FALSE(rule.needs_gram());
+  auto const set = screen_contributions(rule, RowMask::all(8), RowMask(8), 0);
+  auto const mixture_for = [&](std::uint64_t key) {
+    DecisionInput input{*set, {}, {}};
+    input.random_key = key;
+    return *decide_mixture(rule, input);
+  };
+  auto const mixture = mixture_for(7);
+  ASSERT_EQ(mixture.size(), 3U);
+  std::vector<double> column(8, 0);
+  for (auto const& bucket : mixture) {
+    auto const rows = 8 - std::count(bucket.coefficients.begin(), bucket.coefficients.end(), 0.0);
+    EXPECT_TRUE(rows == 3 || rows == 2);
+    for (std::size_t row = 0; row < 8; ++row) column[row] += bucket.coefficients[row] * static_cast<double>(rows);
+  }
+  for (double const times : column) EXPECT_NEAR(times, 1, 1e-12) << "each row is in one bucket";
+  EXPECT_EQ(mixture_for(7)[0].coefficients, mixture[0].coefficients);
+  bool differs = false;
+  for (std::uint64_t key = 8; key < 12; ++key) differs |= mixture_for(key)[0].coefficients != mixture[0].coefficients;
+  EXPECT_TRUE(differs);
+}
+
+TEST(Bucketing, is_held_to_the_bound_for_the_buckets) {
+  EXPECT_TRUE(Rule::parse("bucketing(2)+trimmed_mean").check_bounds(9, 2).has_value());
+  EXPECT_FALSE(Rule::parse("bucketing(2)+trimmed_mean").check_bounds(8, 2).has_value());
+  EXPECT_THROW((void)Rule::parse("bucketing+nna"), Error);
+}
+
+TEST(Arc, shortens_the_longest_rows_to_the_next) {
+  Group<double> group(6, 1, 1);  // k = floor(2 * 1 * 5 / 6) = 1
+  group.rows = {{1}, {2}, {-3}, {100}, {-2}, {1}};
+  EXPECT_NEAR(group.aggregate("arc+mean")->front(), (1 + 2 - 3 + 3 - 2 + 1) / 6.0, 1e-12);
+}
+
+TEST(UnusedRows, are_those_that_the_rule_gave_no_weight) {
+  Group<double> group(6, 1, 1);
+  group.rows = {{0}, {1}, {2}, {3}, {4}, {100}};
+  auto const unused = [&](std::string const& text) {
+    auto const rule = Rule::parse(text);
+    auto const gram = gram_of(group.rows);
+    auto const set = screen_contributions(rule, RowMask::all(6), RowMask(6), 1, &gram);
+    return decide(rule, {*set, gram, {}})->unused_rows();
+  };
+  EXPECT_EQ(unused("mda"), (std::vector<int>{5}));
+  EXPECT_EQ(unused("krum").size(), 5U);
+  EXPECT_EQ(unused("nnm+trimmed_mean"), (std::vector<int>{5})) << "it is mixed into its own row alone";
+  EXPECT_EQ(unused("nna"), (std::vector<int>{5}));
+  EXPECT_TRUE(unused("trimmed_mean").empty()) << "it may be used in some coordinates";
+  EXPECT_TRUE(unused("arc+median").empty());
+  EXPECT_TRUE(unused("geometric_median").empty());
 }
 
 TEST(Eigen, reconstructs_a_symmetric_matrix) {

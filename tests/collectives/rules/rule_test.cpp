@@ -36,7 +36,7 @@ TEST(Rule, reads_back_its_own_text_without_defaults) {
 TEST(Rule, names_an_unknown_rule_the_nearest_one_and_all_valid_ones) {
   auto const message = refusal("trimed_mean");
   EXPECT_THAT(message, AllOf(HasSubstr("'trimed_mean'"), HasSubstr("did you mean 'trimmed_mean'"),
-                             HasSubstr("mean, median"), HasSubstr("flag"), HasSubstr("nnm, static_clipping")));
+                             HasSubstr("mean, median"), HasSubstr("flag"), HasSubstr("nnm, bucketing")));
 }
 
 TEST(Rule, names_an_unknown_parameter_and_the_valid_ones) {

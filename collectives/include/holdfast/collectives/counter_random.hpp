@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <numbers>
 
-namespace holdfast::rules {
+namespace holdfast {
 
 /// Random numbers without state: number `index` of the stream that (seed, purpose, step) names. Whoever knows the names
 /// can compute any of them, in any order.
@@ -34,4 +34,4 @@ class CounterRandom {
   std::uint64_t key_;
 };
 
-}  // namespace holdfast::rules
+}  // namespace holdfast
