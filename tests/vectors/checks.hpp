@@ -24,4 +24,7 @@ struct Result {
 
 [[nodiscard]] Result check_attack(AttackCase const& given);
 
+/// Worker momentum, variance correction, votes, one-byte scalars, shard shares.
+[[nodiscard]] Result check_misc(MiscCase const& given);
+
 }  // namespace holdfast::vectors

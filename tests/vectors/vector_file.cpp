@@ -116,6 +116,22 @@ AttackCase read_attack(Node const& node) {
   return result;
 }
 
+MiscCase read_misc(Node const& node, std::string const& scheme, std::string const& id) {
+  if (!node.json.is_object()) node.malformed("expected an object");
+  MiscCase result{id, scheme, {}, {}, {}};
+  for (auto const& [key, value] : node.json.items()) {
+    Node const field{value, node.place + "." + key};
+    if (value.is_number()) result.numbers[key] = field.number();
+    if (!value.is_array()) continue;
+    if (!value.empty() && value.front().is_array()) {
+      result.tables[key] = field.table();
+    } else if (value.empty() || !value.front().is_object()) {
+      result.lists[key] = field.numbers();
+    }
+  }
+  return result;
+}
+
 int count_lists(Json const& json) {
   int count = 0;
   for (auto const& value : json)
@@ -140,6 +156,22 @@ int AggregatorCase::integer(std::string const& key) const {
   if (!(std::abs(value) < 1e6) || value != std::floor(value))
     throw Malformed(id + ": parameter '" + key + "' is not a whole number of reasonable size");
   return static_cast<int>(value);
+}
+
+double MiscCase::number(std::string const& key) const {
+  return find_number(numbers, id, key);
+}
+
+std::vector<double> const& MiscCase::list(std::string const& key) const {
+  auto const found = lists.find(key);
+  if (found == lists.end()) throw Malformed(id + ": field '" + key + "' is missing or not a list of numbers");
+  return found->second;
+}
+
+Table const& MiscCase::table(std::string const& key) const {
+  auto const found = tables.find(key);
+  if (found == tables.end()) throw Malformed(id + ": field '" + key + "' is missing or not a list of rows");
+  return found->second;
 }
 
 double AttackCase::number(std::string const& key) const {
@@ -188,7 +220,16 @@ VectorFile read_vector_file(std::filesystem::path const& path) {
     std::size_t const count = list.size_of_list();
     for (std::size_t i = 0; i < count; ++i) file.attacks.push_back(read_attack(list.at(i)));
   }
-  if (root.has("misc") && root.at("misc").json.is_object()) file.other_cases += count_lists(json.at("misc"));
+  if (root.has("misc") && !root.at("misc").json.is_null()) {
+    auto const misc = root.at("misc");
+    if (!misc.json.is_object()) misc.malformed("expected an object");
+    for (auto const& [scheme, cases] : misc.json.items()) {
+      Node const list{cases, misc.place + "." + scheme};
+      std::size_t const count = list.size_of_list();
+      for (std::size_t i = 0; i < count; ++i)
+        file.misc.push_back(read_misc(list.at(i), scheme, scheme + "#" + std::to_string(i)));
+    }
+  }
   return file;
 }
 

@@ -54,11 +54,26 @@ struct AttackCase {
   [[nodiscard]] double number(std::string const& key) const;
 };
 
+/// A case of section misc: whatever fields it has, by type.
+struct MiscCase {
+  std::string id;
+  std::string scheme;
+  std::map<std::string, double> numbers;
+  std::map<std::string, std::vector<double>> lists;
+  std::map<std::string, Table> tables;
+
+  /// @throws Malformed
+  [[nodiscard]] double number(std::string const& key) const;
+  [[nodiscard]] std::vector<double> const& list(std::string const& key) const;
+  [[nodiscard]] Table const& table(std::string const& key) const;
+};
+
 struct VectorFile {
   std::string schema;
   std::vector<AggregatorCase> aggregators;
   std::vector<AttackCase> attacks;
-  int other_cases = 0;  ///< of sections or schemas that this program does not run
+  std::vector<MiscCase> misc;
+  int other_cases = 0;  ///< of schemas that this program does not run
 };
 
 /// @throws Malformed
