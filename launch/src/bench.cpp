@@ -38,6 +38,7 @@ constexpr std::chrono::seconds kLimitOfOneStart{600};
 
 constexpr std::string_view kHelp = R"(Usage: holdfast bench all-reduce|aggregate [options]
        holdfast bench codecs [options]; see holdfast bench codecs --help
+       holdfast bench rules [options]; see holdfast bench rules --help
 
 Measures a collective in the columns of nccl-tests. It starts its own ranks, several times over, and takes medians over
 all of them; the time of an iteration is that of the slowest rank, after a barrier.
@@ -388,6 +389,7 @@ class Bench {
 }  // namespace
 
 int bench_command(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "rules") return bench_rules_command(argc - 1, argv + 1);
   std::vector<char*> words(argv, argv + argc);
   if (auto const codecs = std::find(words.begin(), words.end(), std::string_view("codecs")); codecs != words.end()) {
     words.erase(codecs);

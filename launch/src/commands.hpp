@@ -7,6 +7,8 @@ namespace holdfast::launch {
 
 int run_command(int argc, char** argv);
 int bench_command(int argc, char** argv);
+/// `holdfast bench rules`; argv[0] is "rules".
+int bench_rules_command(int argc, char** argv);
 /// One rank of a measurement; started by bench_command alone.
 int bench_rank_command(int argc, char** argv);
 int doctor_command(int argc, char** argv);
