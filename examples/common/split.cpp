@@ -24,11 +24,10 @@ Split Split::parse(std::string const& text) {
       "unknown split '" + text + "'; valid: iid, dirichlet:ALPHA with ALPHA > 0, as in dirichlet:1.0");
 }
 
-std::vector<std::vector<std::int64_t>> Split::divide(torch::Tensor const& labels, int shares,
+std::vector<std::vector<std::int64_t>> Split::divide(std::span<std::int64_t const> labels, int shares,
                                                      std::uint64_t seed) const {
   std::mt19937_64 random(2000 + seed);
-  auto const rows = labels.numel();
-  auto const* const label = labels.data_ptr<std::int64_t>();
+  auto const rows = static_cast<std::int64_t>(labels.size());
   std::vector<std::vector<std::int64_t>> divided(static_cast<std::size_t>(shares));
   // Cuts `taken` where the running sums of `weights`, which add up to 1, fall.
   auto const cut = [&](std::vector<std::int64_t>& taken, std::vector<double> const& weights) {
@@ -49,7 +48,7 @@ std::vector<std::vector<std::int64_t>> Split::divide(torch::Tensor const& labels
     cut(all, std::vector<double>(divided.size(), 1.0 / shares));
   } else {
     std::map<std::int64_t, std::vector<std::int64_t>> classes;
-    for (std::int64_t row = 0; row < rows; ++row) classes[label[row]].push_back(row);
+    for (std::int64_t row = 0; row < rows; ++row) classes[labels[static_cast<std::size_t>(row)]].push_back(row);
     std::gamma_distribution<double> gamma(alpha, 1.0);
     for (auto& [ignored, taken] : classes) {
       std::vector<double> weights(divided.size());

@@ -1,10 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
-
-#include <torch/types.h>
 
 namespace examples {
 
@@ -16,7 +15,7 @@ struct Split {
   /// @throws holdfast::Error bad_argument naming the valid forms
   static Split parse(std::string const& text);
   /// Rows of each of `shares` members; a pure function of its arguments. Nobody is left without a row.
-  [[nodiscard]] std::vector<std::vector<std::int64_t>> divide(torch::Tensor const& labels, int shares,
+  [[nodiscard]] std::vector<std::vector<std::int64_t>> divide(std::span<std::int64_t const> labels, int shares,
                                                               std::uint64_t seed) const;
 };
 

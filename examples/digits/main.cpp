@@ -117,7 +117,9 @@ int train(int argc, char** argv) {
   for (int other = 0; other < world_size; ++other)
     if (!flags.attack.is_attacker(other)) share = other < rank ? share + 1 : share, ++honest;
   std::vector<std::int64_t> rows;
-  if (!lies) rows = split.divide(images.train_labels, honest, flags.seed)[static_cast<std::size_t>(share)];
+  std::span const all_labels(images.train_labels.data_ptr<std::int64_t>(),
+                             static_cast<std::size_t>(images.train_labels.numel()));
+  if (!lies) rows = split.divide(all_labels, honest, flags.seed)[static_cast<std::size_t>(share)];
   auto const own = rows.empty() ? torch::arange(images.train_labels.size(0)) : torch::tensor(rows, torch::kLong);
   auto const pixels = images.train_pixels.index_select(0, own);
   auto labels = images.train_labels.index_select(0, own);
