@@ -43,7 +43,7 @@ constexpr std::string_view kHelp = R"(Usage: holdfast bench all-reduce|aggregate
 Measures a collective in the columns of nccl-tests. It starts its own ranks, several times over, and takes medians over
 all of them; the time of an iteration is that of the slowest rank, after a barrier.
 
-      --fabric F           shm, mpi or loopback; default shm
+      --fabric F           shm, tcp, mpi or loopback; default shm
       --ranks N            default 2 (also -n)
       --bytes SIZES        message sizes: 64M,4K or the range 4K-256M (by factor 4); K, M, G are powers of 1024;
                            default 4K-64M
@@ -170,7 +170,7 @@ std::optional<Options> parse(int argc, char** argv) {
     }
     auto const word = [&](char const* option) { return given[option].as<std::string>(); };
     constexpr std::string_view kCollectives[] = {"all-reduce", "aggregate", "codecs"};
-    constexpr std::string_view kFabrics[] = {"shm", "mpi", "loopback"};
+    constexpr std::string_view kFabrics[] = {"shm", "tcp", "mpi", "loopback"};
     constexpr std::string_view kBuffers[] = {"arena", "user"};
     constexpr std::string_view kAgainst[] = {"mpi"};
     Options options;

@@ -245,7 +245,8 @@ std::vector<Check> check_fabrics() {
                     trouble.empty() ? "memfd, /proc/PID/fd and futex work between processes" : trouble,
                     trouble.empty() ? ""
                                     : "mount /proc without hidepid, run all ranks as one user, and allow memfd_create "
-                                      "in the container's seccomp profile; or use --fabric mpi"});
+                                      "in the container's seccomp profile; or use --fabric tcp"});
+  checks.push_back({"fabrics", "tcp", Verdict::good, "sockets between processes, on one host or several", ""});
   checks.push_back(check_mpi());
   return checks;
 }

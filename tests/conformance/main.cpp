@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -14,7 +15,8 @@
 
 #include "members.hpp"
 
-/// `conformance threads|processes|launcher [GoogleTest flags]`: see members.hpp. Ranks above 0 speak only of failures.
+/// `conformance threads|processes|processes_over_tcp|launcher [GoogleTest flags]`: see members.hpp. Ranks above 0 speak
+/// only of failures.
 namespace {
 
 using holdfast::conformance::become_rank;
@@ -26,7 +28,7 @@ int run_tests(int argc, char** argv, bool speaks) {
   return RUN_ALL_TESTS();
 }
 
-int run_processes(int argc, char** argv) {
+int run_processes(std::string const& fabric, int argc, char** argv) {
   char const* const variable = std::getenv("HOLDFAST_TEST_RANKS");
   int const ranks = variable != nullptr ? std::atoi(variable) : 3;
   std::string directory = std::filesystem::temp_directory_path() / "holdfast-conformance-XXXXXX";
@@ -36,7 +38,7 @@ int run_processes(int argc, char** argv) {
     pid_t const child = ::fork();
     if (child == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      become_rank("shm", rank, ranks, directory);
+      become_rank(fabric, rank, ranks, directory);
       std::exit(run_tests(argc, argv, rank == 0));
     }
     children.push_back(child);
@@ -55,7 +57,8 @@ int run_processes(int argc, char** argv) {
 int main(int argc, char** argv) {
   std::string_view const members = argc > 1 ? argv[1] : "threads";
   holdfast::set_log_level("warning");
-  if (members == "processes") return run_processes(argc, argv);
+  if (members == "processes") return run_processes("shm", argc, argv);
+  if (members == "processes_over_tcp") return run_processes("tcp", argc, argv);
   if (members == "launcher") {
     become_rank_of_launcher("mpi");
     return run_tests(argc, argv, holdfast::conformance::is_first_rank());

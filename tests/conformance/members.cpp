@@ -55,7 +55,8 @@ std::vector<Setting> settings() {
   if (own) return {{own->fabric, own->ranks}};
   char const* const ranks = std::getenv("HOLDFAST_TEST_RANKS");
   std::vector<Setting> all;
-  for (auto const* const fabric : {"loopback", "shm"}) all.push_back({fabric, ranks != nullptr ? std::atoi(ranks) : 3});
+  for (auto const* const fabric : {"loopback", "shm", "tcp"})
+    all.push_back({fabric, ranks != nullptr ? std::atoi(ranks) : 3});
   return all;
 }
 

@@ -13,6 +13,7 @@ std::vector<FabricEntry> const& registry() {
   static std::vector<FabricEntry> const entries = {
       {"loopback", &create_loopback, "members are threads of one process"},
       {"shm", &create_shm, "members are processes on one host"},
+      {"tcp", &create_tcp, "members are processes anywhere that reach each other"},
       {"mpi", &create_mpi, "members were started by mpirun"},
   };
   return entries;
@@ -36,7 +37,7 @@ std::string_view choose(View const& view) {
   auto const all = [&](auto const& same) { return std::all_of(view.members.begin(), view.members.end(), same); };
   bool const share_memory = all([&](Member const& member) { return member.locality == first.locality; });
   if (share_memory && all([&](Member const& member) { return member.pid == first.pid; })) return "loopback";
-  return share_memory ? "shm" : "mpi";
+  return share_memory ? "shm" : mpi_connects(view.world_size()) ? "mpi" : "tcp";
 }
 
 FabricEntry const& find(std::string_view name) {

@@ -41,14 +41,19 @@ struct FabricEntry {
 /// The fabrics of this build. Adding one means one folder and one line in registry.cpp.
 [[nodiscard]] std::vector<FabricEntry> const& registry();
 
-/// What `auto` means for these members: loopback in one process, shm on one host, mpi across hosts under mpirun.
+/// What `auto` means for these members: loopback in one process, shm on one host, across hosts mpi where MPI runs and
+/// tcp elsewhere.
 /// @throws Error when no fabric of this build can connect them
 [[nodiscard]] std::string_view choose(View const& view);
+
+/// Whether MPI runs here with this many ranks.
+[[nodiscard]] bool mpi_connects(int world_size);
 
 [[nodiscard]] FabricEntry const& find(std::string_view name);
 
 Outcome<std::unique_ptr<Fabric>> create_loopback(FabricContext const& context);
 Outcome<std::unique_ptr<Fabric>> create_shm(FabricContext const& context);
+Outcome<std::unique_ptr<Fabric>> create_tcp(FabricContext const& context);
 Outcome<std::unique_ptr<Fabric>> create_mpi(FabricContext const& context);
 
 }  // namespace holdfast::fabrics

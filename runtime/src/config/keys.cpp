@@ -125,7 +125,12 @@ std::vector<Key> const& keys() {
           "job_secret", "at least 16 bytes that all members, and nobody else, know: proven on every connection"),
       make<&Config::job_secret_file>("job_secret_file", "text",
                                      "file that holds the job secret; better than a variable"),
-      make<&Config::fabric>("fabric", "auto|loopback|shm|mpi", "what carries bulk data between members"),
+      make<&Config::fabric>("fabric", "auto|loopback|shm|tcp|mpi", "what carries bulk data between members"),
+      make<&Config::tcp_connections>("tcp_connections", "integer",
+                                     "connections of the tcp fabric for bulk data, per pair of members", 1, 64),
+      make<&Config::emulate_link>("emulate_link", "text",
+                                  "slows what the tcp fabric sends to each member, for tests: one-way delay and rate, "
+                                  "as in `25ms,50mbit`; empty: as fast as it goes"),
       make<&Config::heartbeat_period>("heartbeat_period_ms", "milliseconds", "time between two heartbeats", 1, 60'000),
       make<&Config::heartbeat_timeout>(
           "heartbeat_timeout_ms", "milliseconds",

@@ -205,6 +205,13 @@ Outcome<interop::MpiHandle> duplicate_world(Group& group, Deadline deadline) {
 
 }  // namespace
 
+bool mpi_connects(int world_size) {
+  if (!interop::mpi_state()) return false;
+  int size = 0;
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  return size == world_size;
+}
+
 Outcome<std::unique_ptr<Fabric>> create_mpi(FabricContext const& context) {
   // -1: no MPI here. Told to everybody, so that all members refuse together.
   std::int32_t own[2] = {-1, 0};

@@ -21,6 +21,8 @@ struct Config {
   std::string job_secret;       ///< HOLDFAST_JOB_SECRET: what members prove to know; printed as "(hidden)"
   std::string job_secret_file;  ///< HOLDFAST_JOB_SECRET_FILE: read once at the start
   std::string fabric = "auto";  ///< HOLDFAST_FABRIC: what carries bulk data
+  std::size_t tcp_connections = 2;  ///< HOLDFAST_TCP_CONNECTIONS: of the tcp fabric for bulk data, per pair of members
+  std::string emulate_link;         ///< HOLDFAST_EMULATE_LINK: "25ms,50mbit" slows the tcp fabric down, for tests
   /// HOLDFAST_HEARTBEAT_PERIOD_MS
   std::chrono::milliseconds heartbeat_period{50};
   /// HOLDFAST_HEARTBEAT_TIMEOUT_MS: with fixed membership a false suspicion ends the job, and 500 ms of silence happens
