@@ -1,10 +1,10 @@
 #include <bit>
-#include <cstring>
 #include <string>
 
 #include <holdfast/collectives/codec.hpp>
 #include <holdfast/runtime/error.hpp>
 
+#include "floats.hpp"
 #include "readers.hpp"
 
 namespace holdfast::vectors {
@@ -27,29 +27,6 @@ struct WireCase {
   bool is_fault = false;
   std::vector<float> out;
 };
-
-std::string hex(std::uint32_t bits) {
-  char text[16];
-  std::snprintf(text, sizeof text, "0x%08x", bits);
-  return text;
-}
-
-std::string difference(std::vector<float> const& given, std::vector<float> const& expected) {
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    auto const a = std::bit_cast<std::uint32_t>(given[i]);
-    auto const b = std::bit_cast<std::uint32_t>(expected[i]);
-    if (a != b) return "element " + std::to_string(i) + " is " + hex(a) + ", expected " + hex(b);
-  }
-  return {};
-}
-
-std::string difference(std::vector<std::byte> const& given, std::vector<std::byte> const& expected) {
-  for (std::size_t i = 0; i < expected.size(); ++i)
-    if (given[i] != expected[i])
-      return "byte " + std::to_string(i) + " is " + std::to_string(std::to_integer<int>(given[i])) + ", expected " +
-             std::to_string(std::to_integer<int>(expected[i]));
-  return {};
-}
 
 /// Decodes into memory whose contents would show.
 std::string check_decode(Codec const& codec, std::vector<std::byte> const& payload,

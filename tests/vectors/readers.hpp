@@ -9,5 +9,7 @@
 namespace holdfast::vectors {
 
 [[nodiscard]] std::vector<Case> read_codec_cases(Node const& root);
+[[nodiscard]] std::vector<Case> read_schedule_cases(Node const& root);
+[[nodiscard]] std::vector<Case> read_outer_step_cases(Node const& root);
 
 }  // namespace holdfast::vectors
