@@ -12,6 +12,7 @@ int bench_rules_command(int argc, char** argv);
 /// One rank of a measurement; started by bench_command alone.
 int bench_rank_command(int argc, char** argv);
 int doctor_command(int argc, char** argv);
+int plan_command(int argc, char** argv);
 int rules_command(int argc, char** argv);
 
 }  // namespace holdfast::launch

@@ -22,6 +22,7 @@ struct Subcommand {
 constexpr Subcommand kSubcommands[] = {
     {"run", run_command, "start a program as N ranks on this host and watch over them"},
     {"bench", bench_command, "measure a collective, against MPI on request"},
+    {"plan", plan_command, "say how much bandwidth training needs, and how long it takes"},
     {"rules", rules_command, "list the aggregation rules with their bounds and sources"},
     {"doctor", doctor_command, "say what this build and this machine can do"},
     {"bench-rank", bench_rank_command, ""},

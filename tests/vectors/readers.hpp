@@ -11,5 +11,6 @@ namespace holdfast::vectors {
 [[nodiscard]] std::vector<Case> read_codec_cases(Node const& root);
 [[nodiscard]] std::vector<Case> read_schedule_cases(Node const& root);
 [[nodiscard]] std::vector<Case> read_outer_step_cases(Node const& root);
+[[nodiscard]] std::vector<Case> read_planner_cases(Node const& root);
 
 }  // namespace holdfast::vectors
