@@ -30,6 +30,27 @@ Descriptor describe(CollectiveKind kind, DType dtype, std::size_t elements) {
   return descriptor;
 }
 
+Codec result_codec(AggregateOptions const& options) {
+  constexpr double kFewBits = 8;
+  if (options.result_codec) return *options.result_codec;
+  return options.codec->bits_per_element() < kFewBits ? Codec::parse("int8_b256") : *options.codec;
+}
+
+/// Codecs must be equal at all members, as the rule: they are compared together.
+std::string describe_coding(AggregateOptions const& options, DType dtype, std::size_t elements) {
+  if (!options.codec) {
+    require(options.residual.empty(), "a residual belongs to a codec, and none was given");
+    return {};
+  }
+  require(dtype == DType::float32, "codecs work on float32, got " + std::string(name(dtype)));
+  require(options.residual.empty() || options.residual.size() == elements,
+          "the residual has " + std::to_string(options.residual.size()) + " elements, the contribution " +
+              std::to_string(elements));
+  require(options.residual_decay >= 0 && options.residual_decay <= 1,
+          "residual_decay is " + std::to_string(options.residual_decay) + ", must be from 0 to 1");
+  return ", " + options.codec->text() + ", " + result_codec(options).text();
+}
+
 Descriptor describe(AggregateOptions const& options, DType dtype, std::size_t elements) {
   require(is_floating_point(dtype), "aggregate works on floating-point elements, got " + std::string(name(dtype)) +
                                         "; use all_reduce for integers");
@@ -41,7 +62,7 @@ Descriptor describe(AggregateOptions const& options, DType dtype, std::size_t el
   auto descriptor = describe(CollectiveKind::aggregate, dtype, elements);
   descriptor.scope = options.scope;
   descriptor.byzantine = options.byzantine;
-  descriptor.set_rule(options.rule.text());
+  descriptor.set_rule(options.rule.text() + describe_coding(options, dtype, elements));
   descriptor.weight = options.weight;
   return descriptor;
 }
@@ -108,13 +129,14 @@ void Round::Impl::seal() {
   communicator->engine.seal(state);
 }
 
-Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, pipeline::CollectiveMemory memory) {
+Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, pipeline::CollectiveMemory memory,
+                      std::optional<pipeline::Coding> coding) {
   require(!is_sealed, "this round has been committed; begin the next one");
   auto& engine = communicator->engine;
   descriptor.round = state->id.number;
   descriptor.index_in_round = state->added;
-  auto collective = std::make_shared<pipeline::Collective>(std::move(descriptor), std::move(rule), std::move(memory),
-                                                           communicator->chunk_bytes, engine.pool());
+  auto collective = std::make_shared<pipeline::Collective>(std::move(descriptor), std::move(rule), std::move(coding),
+                                                           std::move(memory), communicator->chunk_bytes, engine.pool());
   auto status = collective->status();
   engine.add(state, std::move(collective));
   return Work(std::make_shared<Work::Impl>(Work::Impl{communicator, state, std::move(status), false}));
@@ -168,18 +190,113 @@ Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, ConstBuff
   return add(std::move(descriptor), std::move(rule), std::move(memory));
 }
 
+namespace {
+
+/// What a coded collective keeps: its codes in the arena, and what becomes of the residual.
+struct Coded {
+  Coded(ArenaPool& pool, AggregateOptions const& options, std::span<float const> values)
+      : arena(pool),
+        coding{*options.codec, result_codec(options)},
+        row_bytes(pipeline::coded_bytes(coding.rows, values.size())),
+        result_bytes(pipeline::coded_bytes(coding.results, values.size())),
+        residual(options.residual) {
+    if (values.empty()) return;
+    contribution = arena.take(ArenaUse::contribution, row_bytes);
+    result = arena.take(ArenaUse::result, result_bytes);
+    if (residual.empty()) {
+      pipeline::encode_pieces(coding.rows, values, contribution.data());
+      return;
+    }
+    next_residual.resize(residual.size());
+    bool const finite = pipeline::encode_with_feedback(coding.rows, values, residual, options.residual_decay,
+                                                       contribution.data(), next_residual);
+    if (!finite) residual = {};  // this contribution will not count
+  }
+
+  ArenaPool& arena;
+  pipeline::Coding coding;
+  std::size_t row_bytes;
+  std::size_t result_bytes;
+  ArenaMemory contribution;
+  ArenaMemory result;
+  std::span<float> residual;
+  std::vector<float> next_residual;
+
+  void commit() const { std::copy_n(next_residual.begin(), residual.size(), residual.begin()); }
+  void release() {
+    if (row_bytes > 0) arena.give_back(ArenaUse::contribution, row_bytes, std::move(contribution));
+    if (result_bytes > 0) arena.give_back(ArenaUse::result, result_bytes, std::move(result));
+  }
+  [[nodiscard]] pipeline::CollectiveMemory memory() const {
+    pipeline::CollectiveMemory memory;
+    memory.contribution = contribution.data();
+    memory.result = result.data();
+    memory.result_arena = result.arena().get();
+    return memory;
+  }
+  std::pair<std::byte*, fabrics::Arena const*> renew() {
+    result = arena.take(ArenaUse::result, result_bytes);
+    return {result.data(), result.arena().get()};
+  }
+};
+
+std::span<float const> floats(ConstBuffer buffer) {
+  return {reinterpret_cast<float const*>(buffer.data()), buffer.elements()};
+}
+
+}  // namespace
+
+Work Round::Impl::add_coded(Descriptor descriptor, AggregateOptions const& options, Bucket::Impl& bucket,
+                            std::shared_ptr<Bucket::Impl> const& owner) {
+  auto const coded = std::make_shared<Coded>(communicator->arena, options,
+                                             floats({bucket.contribution.data(), bucket.elements, bucket.dtype}));
+  int const next = bucket.next();
+  auto memory = coded->memory();
+  memory.decoded = [owner, next] { return reinterpret_cast<float*>(owner->results[next].data()); };
+  memory.renew_result = [coded, owner, next, &arena = communicator->arena] {
+    // A member that was left behind may still write into results of the old view, too.
+    owner->results[next] = arena.allocate(ArenaUse::result, owner->bytes());
+    return coded->renew();
+  };
+  memory.deliver = [coded, owner, next] {
+    coded->commit();
+    owner->current.store(next, std::memory_order_release);
+  };
+  memory.release = [coded, owner] { coded->release(); };
+  return add(std::move(descriptor), options.rule, std::move(memory), coded->coding);
+}
+
+Work Round::Impl::add_coded(Descriptor descriptor, AggregateOptions const& options, ConstBuffer in, MutableBuffer out) {
+  auto const coded = std::make_shared<Coded>(communicator->arena, options, floats(in));
+  auto const decoded = std::make_shared<std::vector<float>>(in.elements());
+  auto memory = coded->memory();
+  memory.decoded = [decoded] { return decoded->data(); };
+  memory.renew_result = [coded] { return coded->renew(); };
+  memory.deliver = [coded, decoded, out] {
+    coded->commit();
+    if (out.bytes() > 0)
+      kernels::stream_copy(out.data(), reinterpret_cast<std::byte const*>(decoded->data()), out.bytes());
+  };
+  memory.release = [coded] { coded->release(); };
+  return add(std::move(descriptor), options.rule, std::move(memory), coded->coding);
+}
+
 Round::Round(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Round::Round(Round&&) noexcept = default;
 Round& Round::operator=(Round&&) noexcept = default;
 Round::~Round() = default;
 
 Work Round::aggregate(Bucket& bucket, AggregateOptions const& options) {
-  return impl_->add(describe(options, bucket.dtype(), bucket.elements()), options.rule, *bucket.impl_, bucket.impl_);
+  auto descriptor = describe(options, bucket.dtype(), bucket.elements());
+  if (options.codec) return impl_->add_coded(std::move(descriptor), options, *bucket.impl_, bucket.impl_);
+  return impl_->add(std::move(descriptor), options.rule, *bucket.impl_, bucket.impl_);
 }
 
 Work Round::aggregate(ConstBuffer in, MutableBuffer out, AggregateOptions const& options) {
   require_same(in, out, in.elements(), out.elements());
-  return impl_->add(describe(options, in.dtype(), in.elements()), options.rule, in, out);
+  auto descriptor = describe(options, in.dtype(), in.elements());
+  if (options.codec) return impl_->add_coded(std::move(descriptor), options, in, out);
+  return impl_->add(std::move(descriptor), options.rule, in, out);
 }
 
 Work Round::all_reduce(Bucket& bucket, ReduceOp op) {

@@ -37,12 +37,20 @@ bool is_plain_mean(rules::Decision const& decision) {
          std::none_of(output.coefficients.begin(), output.coefficients.end(), [](double c) { return c == 0; });
 }
 
+/// Some rows times numbers, without a centre: can be summed straight from codes.
+bool is_combination_of_rows(rules::Decision const& decision) {
+  return decision.mixture.empty() && !decision.coordinate && decision.output_ranks.empty() &&
+         decision.outputs.size() == 1 && decision.outputs.front().center_coefficient == 0;
+}
+
 }  // namespace
 
-Collective::Collective(Descriptor descriptor, std::optional<Rule> rule, CollectiveMemory memory,
-                       std::size_t chunk_bytes, BufferPool& pool, std::shared_ptr<CollectiveStatus> status)
+Collective::Collective(Descriptor descriptor, std::optional<Rule> rule, std::optional<Coding> coding,
+                       CollectiveMemory memory, std::size_t chunk_bytes, BufferPool& pool,
+                       std::shared_ptr<CollectiveStatus> status)
     : descriptor_(std::move(descriptor)),
       rule_(std::move(rule)),
+      coding_(std::move(coding)),
       memory_(std::move(memory)),
       chunk_bytes_(chunk_bytes),
       status_(std::move(status)),
@@ -58,7 +66,8 @@ Collective::~Collective() {
 std::shared_ptr<Collective> Collective::again() {
   status_->is_held.store(false);
   status_->sent_bytes.store(0);
-  return std::make_shared<Collective>(descriptor_, rule_, std::exchange(memory_, {}), chunk_bytes_, pool_, status_);
+  return std::make_shared<Collective>(descriptor_, rule_, coding_, std::exchange(memory_, {}), chunk_bytes_, pool_,
+                                      status_);
 }
 
 void Collective::bind(ViewId view, int rank, int world_size) {
@@ -68,6 +77,8 @@ void Collective::bind(ViewId view, int rank, int world_size) {
   non_finite_ = RowMask(world_size);
   // A job of one member applies no rule: there is nobody to tolerate.
   needs_agreement_ = descriptor_.kind == CollectiveKind::aggregate && world_size_ > 1;
+  // A Gram is summed over owners, each with columns of its own; without one, two members need no owners.
+  gathers_rows_ = coding_ && world_size_ <= 2 && !rule_->needs_gram() && !rule_->is_per_member();
 }
 
 void Collective::give_back_buffers() {
@@ -81,6 +92,19 @@ std::size_t Collective::result_bytes() const {
   if (descriptor_.kind == CollectiveKind::all_gather) return bytes * ranks;
   if (descriptor_.kind == CollectiveKind::reduce_scatter) return bytes / ranks;
   return bytes;
+}
+
+std::byte const* Collective::result() const {
+  return coding_ ? reinterpret_cast<std::byte const*>(memory_.decoded()) : memory_.result;
+}
+
+std::size_t Collective::row_bytes(std::size_t elements) const {
+  return coding_ ? coded_bytes(coding_->rows, elements) : elements * element_bytes_;
+}
+
+std::size_t Collective::shard_bytes(std::size_t elements) const {
+  if (gathers_rows_) return 0;
+  return coding_ ? coded_bytes(coding_->results, elements) : elements * element_bytes_;
 }
 
 void Collective::open(fabrics::Fabric& fabric, fabrics::ExchangeKey key) {
@@ -122,10 +146,11 @@ bool Collective::start_when_announced(Blocker& blocker) {
 
   shard_elements_ = shards_[static_cast<std::size_t>(rank_)].elements;
   scratch_bytes_ = std::min(kBlockElements, std::max<std::size_t>(shard_elements_, 1)) * element_bytes_ *
-                   (keeps_rows_ ? sources_.size() + 1 : 1);
+                   (keeps_rows_ || coding_ ? sources_.size() + 1 : 1);
+  if (coding_) scratch_bytes_ += coded_bytes(coding_->results, kBlockElements);
   scratch_ = pool_.take(scratch_bytes_);
   if (keeps_rows_) {
-    private_bytes_ = sources_.size() * shard_elements_ * element_bytes_;
+    private_bytes_ = sources_.size() * row_bytes(shard_elements_);
     private_rows_ = pool_.take(private_bytes_);
   }
   stage_ = Stage::first_pass;
@@ -188,13 +213,17 @@ fabrics::ExchangePlan Collective::plan() {
     shards_ = equal_layout(descriptor_.elements, world_size_);
   } else if (kind == CollectiveKind::reduce_scatter) {
     shards_ = equal_layout(descriptor_.elements / ranks, world_size_);
+  } else if (gathers_rows_) {
+    shards_.assign(ranks, {0, descriptor_.elements});
+  } else if (coding_) {
+    shards_ = piece_layout(descriptor_.elements, world_size_);
   } else {
     shards_ = shard_layout(descriptor_.elements, world_size_);
   }
 
   fabrics::ExchangePlan plan;
-  plan.chunk_bytes = chunk_elements_ * element_bytes_;
-  plan.gathers = kind != CollectiveKind::reduce_scatter;
+  plan.chunk_bytes = row_bytes(chunk_elements_);
+  plan.gathers = kind != CollectiveKind::reduce_scatter && !gathers_rows_;
   plan.per_member = needs_agreement_ && rule_->is_per_member();
   plan.contributes.assign(ranks, false);
   for (int rank = 0; rank < world_size_; ++rank) {
@@ -203,9 +232,8 @@ fabrics::ExchangePlan Collective::plan() {
     if (contributes) sources_.push_back(rank);
   }
   for (auto const& shard : shards_) {
-    fabrics::ByteRange const range{shard.begin * element_bytes_, shard.elements * element_bytes_};
-    if (scatters) plan.scatter.push_back(range);
-    plan.gather.push_back(plan.gathers ? range : fabrics::ByteRange{0, range.bytes});
+    if (scatters) plan.scatter.push_back({row_bytes(shard.begin), row_bytes(shard.elements)});
+    plan.gather.push_back({plan.gathers ? shard_bytes(shard.begin) : 0, shard_bytes(shard.elements)});
   }
 
   auto const own = static_cast<std::size_t>(rank_);
@@ -223,7 +251,7 @@ bool Collective::reduce_next_chunk(Blocker& blocker) {
   std::size_t const end = std::min(shard_elements_, cursor_ + chunk_elements_);
   if (stage_ == Stage::first_pass) {
     for (int const source : sources_)
-      if (!exchange_->row_arrived(source, end * element_bytes_)) {
+      if (!exchange_->row_arrived(source, row_bytes(end))) {
         blocker = {Blocker::Stage::row, source};
         return false;
       }
@@ -234,13 +262,17 @@ bool Collective::reduce_next_chunk(Blocker& blocker) {
   bool const publishes = stage_ == Stage::second_pass || !forms_gram_;
   if (cursor_ == shard_elements_) {
     finish_pass();
-  } else if (publishes) {
-    exchange_->publish(generation_, cursor_ * element_bytes_, 0);
+  } else if (publishes && !gathers_rows_) {
+    exchange_->publish(generation_, shard_bytes(cursor_), 0);
   }
   return true;
 }
 
 void Collective::reduce_block(std::size_t begin, std::size_t elements) {
+  if (coding_) {
+    reduce_coded_block(begin, elements);
+    return;
+  }
   if (descriptor_.kind == CollectiveKind::all_gather) {
     write(memory_.contribution + begin * element_bytes_, begin, elements * element_bytes_);
     return;
@@ -279,6 +311,55 @@ void Collective::reduce_block(std::size_t begin, std::size_t elements) {
   }
 }
 
+void Collective::reduce_coded_block(std::size_t begin, std::size_t elements) {
+  auto const& codec = coding_->rows;
+  bool const is_first = stage_ == Stage::first_pass;
+  bool const is_linear = decision_ && is_combination_of_rows(*decision_);
+  std::span<float> const sum(reinterpret_cast<float*>(scratch_.get()), elements);
+  std::size_t const count = is_first ? sources_.size() : surviving_.size();
+  auto const index_of = [&](std::size_t i) { return is_first ? i : static_cast<std::size_t>(surviving_[i]); };
+
+  if (!needs_agreement_) {
+    decode_pieces(codec, coded_row(0, begin, elements), sum);  // alone
+    write(scratch_.get(), begin, sum.size_bytes());
+  } else if (is_linear) {
+    // Straight from the codes, product and sum rounded one by one: an outer step of DiLoCo is defined by these bits.
+    auto const& coefficients = decision_->outputs.front().coefficients;
+    std::fill(sum.begin(), sum.end(), 0.0F);
+    for (std::size_t i = 0; i < count; ++i) {
+      auto const index = index_of(i);
+      auto const coefficient = static_cast<float>(coefficients[i]);
+      if (coefficient == 0 && !is_first) continue;
+      if (!accumulate_pieces(codec, coded_row(index, begin, elements), coefficient, sum))
+        non_finite_.set(sources_[index]);
+    }
+    write(scratch_.get(), begin, sum.size_bytes());
+  } else {
+    row_pointers_.clear();
+    for (std::size_t i = 0; i < count; ++i) {
+      auto* const row = reinterpret_cast<float*>(scratch_.get()) + (i + 1) * elements;
+      decode_pieces(codec, coded_row(index_of(i), begin, elements), {row, elements});
+      row_pointers_.push_back(reinterpret_cast<std::byte const*>(row));
+    }
+    kernels::Rows const rows{row_pointers_, elements, descriptor_.dtype};
+    if (is_first) {
+      form_statistics(rows, begin);
+    } else {
+      combine_block(rows, begin);
+    }
+  }
+}
+
+/// The code of a block of a row; read once into private memory where its sender might change it meanwhile.
+std::byte const* Collective::coded_row(std::size_t index, std::size_t begin, std::size_t elements) {
+  int const source = sources_[index];
+  std::size_t const offset = row_bytes(begin);
+  if (!keeps_rows_ || source == rank_) return exchange_->row(source) + offset;
+  std::byte* const copy = private_rows_.get() + index * row_bytes(shard_elements_) + offset;
+  if (stage_ == Stage::first_pass) std::memcpy(copy, exchange_->row(source) + offset, row_bytes(elements));
+  return copy;
+}
+
 void Collective::first_pass_block(kernels::Rows const& rows, std::size_t begin) {
   if (!keeps_rows_) {
     form_statistics(rows, begin);
@@ -304,7 +385,7 @@ void Collective::form_statistics(kernels::Rows const& rows, std::size_t begin) {
     kernels::accumulate_gram(rows, center_at(begin), gram_);
     return;
   }
-  if (is_plain_mean(*decision_)) {
+  if (!coding_ && is_plain_mean(*decision_)) {
     auto const is_streamed = kernels::average_to_all(rows, sources_.size(), destinations_at(begin), digest_);
     bool const is_finite = is_streamed ? *is_streamed : kernels::average(rows, sources_.size(), scratch_.get());
     if (!is_finite) kernels::screen(rows, non_finite_);
@@ -321,7 +402,7 @@ void Collective::combine_block(kernels::Rows const& rows, std::size_t begin) {
   if (decision_->output_ranks.empty()) {
     bool const is_linear = decision_->mixture.empty() && !decision_->coordinate;
     bool const has_center = center != nullptr && is_linear && decision_->outputs.front().center_coefficient != 0;
-    if (is_linear && !has_center &&
+    if (is_linear && !has_center && !coding_ &&
         kernels::combine_to_all(rows, decision_->outputs.front(), destinations_at(begin), digest_))
       return;
     rules::apply(*decision_, rows, center, 0, scratch_.get());
@@ -335,8 +416,8 @@ void Collective::combine_block(kernels::Rows const& rows, std::size_t begin) {
     } else {
       std::memset(scratch_.get(), 0, bytes);  // a member whose own row was screened has no neighbours
     }
-    digest_.add(scratch_.get(), bytes);
-    std::memcpy(exchange_->destination(receiver) + begin * element_bytes_, scratch_.get(), bytes);
+    std::byte* const destination = exchange_->destination(receiver);
+    write_to({&destination, 1}, scratch_.get(), begin, bytes);
   }
 }
 
@@ -348,15 +429,35 @@ std::span<std::byte* const> Collective::destinations_at(std::size_t begin) {
 }
 
 void Collective::write(std::byte const* block, std::size_t begin, std::size_t bytes) {
+  write_to(exchange_->destinations(), block, begin, bytes);
+}
+
+void Collective::write_to(std::span<std::byte* const> destinations, std::byte const* block, std::size_t begin,
+                          std::size_t bytes) {
+  if (gathers_rows_) {
+    digest_.add(block, bytes);
+    std::memcpy(memory_.decoded() + begin, block, bytes);
+    return;
+  }
+  if (coding_) {
+    auto const& codec = coding_->results;
+    std::size_t const elements = bytes / sizeof(float);
+    std::size_t const size = coded_bytes(codec, elements);
+    std::byte* const code = scratch_.get() + scratch_bytes_ - coded_bytes(codec, kBlockElements);
+    // What is flagged here decodes to NaN everywhere.
+    encode_pieces(codec, {reinterpret_cast<float const*>(block), elements}, code);
+    bytes = size;
+    block = code;
+  }
   digest_.add(block, bytes);
-  for (std::byte* const destination : exchange_->destinations())
-    kernels::stream_copy(destination + begin * element_bytes_, block, bytes);
+  for (std::byte* const destination : destinations)
+    kernels::stream_copy(destination + shard_bytes(begin), block, bytes);
 }
 
 void Collective::finish_pass() {
   bool const was_first = stage_ == Stage::first_pass;
   if (!was_first || !forms_gram_) {
-    exchange_->publish(generation_, shard_elements_ * element_bytes_, digest_.value());
+    exchange_->publish(generation_, shard_bytes(shard_elements_), digest_.value());
     is_published_ = true;
   }
   if (was_first && forms_gram_) {
@@ -389,15 +490,18 @@ void Collective::conclude_failed() {
 }
 
 bool Collective::check_gathered(Blocker& blocker) {
-  bool const gathers = descriptor_.kind != CollectiveKind::reduce_scatter;
+  bool const gathers = descriptor_.kind != CollectiveKind::reduce_scatter && !gathers_rows_;
   for (int owner = 0; gathers && owner < world_size_; ++owner)
     if (!exchange_->result_arrived(owner, generation_)) {
       blocker = {Blocker::Stage::result, owner};
       return false;
     }
-  hashes_.assign(static_cast<std::size_t>(world_size_), 0);
+  // Where everyone reduces everything, the hash is that of the whole result: READY finds those that differ.
+  hashes_.assign(static_cast<std::size_t>(world_size_), gathers_rows_ ? digest_.value() : 0);
   for (int owner = 0; gathers && owner < world_size_; ++owner)
     hashes_[static_cast<std::size_t>(owner)] = exchange_->result_hash(owner);
+  if (coding_ && !gathers_rows_)
+    decode_pieces(coding_->results, memory_.result, {memory_.decoded(), descriptor_.elements});
   exchange_->release_rows();
   // An open round may hold many that are complete: their memory serves the next ones.
   give_back_buffers();

@@ -15,6 +15,7 @@
 #include "kernels/digest.hpp"
 #include "kernels/kernels.hpp"
 #include "pipeline/buffer_pool.hpp"
+#include "pipeline/coding.hpp"
 #include "pipeline/descriptor.hpp"
 #include "pipeline/shard_layout.hpp"
 #include "rules/decision.hpp"
@@ -36,6 +37,8 @@ struct CollectiveMemory {
   std::function<std::pair<std::byte*, fabrics::Arena const*>()> renew_result;
   std::function<void()> deliver;  ///< makes the result visible; on commit only
   std::function<void()> release;  ///< gives staged memory back; when the exchange is over, whatever the outcome
+  /// Where coded results are decoded to: memory of this member alone.
+  std::function<float*()> decoded;
   /// Result of the previous committed round, whole, for rules that centre on it; null: zeros.
   std::shared_ptr<std::vector<std::byte> const> center;
 };
@@ -51,11 +54,16 @@ struct CollectiveStatus {
 ///
 /// First pass: rules without statistics combine all rows on the way, in the hope that none is bad; rules with
 /// statistics only form them. The agreement (class Agreement) then names the contribution set, and where that differs
-/// from the hope, or nothing was combined yet, a second pass combines again. Threads: only the thread that drives.
+/// from the hope, or nothing was combined yet, a second pass combines again.
+///
+/// With a Coding the contribution is a coded row: owners decode it, and send what they made of it in the codec of
+/// results, which everyone decodes, the owner included. Two members send each other their whole rows instead and both
+/// reduce everything: that takes fewer bytes and codes nothing twice. Threads: only the thread that drives.
 class Collective {
  public:
-  Collective(Descriptor descriptor, std::optional<Rule> rule, CollectiveMemory memory, std::size_t chunk_bytes,
-             BufferPool& pool, std::shared_ptr<CollectiveStatus> status = std::make_shared<CollectiveStatus>());
+  Collective(Descriptor descriptor, std::optional<Rule> rule, std::optional<Coding> coding, CollectiveMemory memory,
+             std::size_t chunk_bytes, BufferPool& pool,
+             std::shared_ptr<CollectiveStatus> status = std::make_shared<CollectiveStatus>());
   ~Collective();
 
   /// The same collective for another view, with the same contribution. Takes over the memory.
@@ -88,6 +96,8 @@ class Collective {
   [[nodiscard]] std::uint64_t result_hash(int owner) const { return hashes_[static_cast<std::size_t>(owner)]; }
   [[nodiscard]] bool is_drained() const { return exchange_ == nullptr || exchange_->is_drained(); }
   [[nodiscard]] std::size_t result_bytes() const;
+  /// The result itself, decoded.
+  [[nodiscard]] std::byte const* result() const;
   [[nodiscard]] std::uint64_t sent_bytes() const { return status_->sent_bytes.load(std::memory_order_relaxed); }
   [[nodiscard]] CollectiveMemory& memory() { return memory_; }
   [[nodiscard]] std::shared_ptr<CollectiveStatus> const& status() const { return status_; }
@@ -102,10 +112,16 @@ class Collective {
   [[nodiscard]] fabrics::ExchangePlan plan();
   bool reduce_next_chunk(Blocker& blocker);
   void reduce_block(std::size_t begin, std::size_t elements);
+  void reduce_coded_block(std::size_t begin, std::size_t elements);
+  [[nodiscard]] std::byte const* coded_row(std::size_t index, std::size_t begin, std::size_t elements);
+  /// Bytes on the wire of a run of elements of a row, or of the result.
+  [[nodiscard]] std::size_t row_bytes(std::size_t elements) const;
+  [[nodiscard]] std::size_t shard_bytes(std::size_t elements) const;
   void first_pass_block(kernels::Rows const& rows, std::size_t begin);
   void form_statistics(kernels::Rows const& rows, std::size_t begin);
   void combine_block(kernels::Rows const& rows, std::size_t begin);
   void write(std::byte const* block, std::size_t begin, std::size_t bytes);
+  void write_to(std::span<std::byte* const> destinations, std::byte const* block, std::size_t begin, std::size_t bytes);
   void finish_pass();
   /// Where each receiver wants the block of this shard that begins there.
   [[nodiscard]] std::span<std::byte* const> destinations_at(std::size_t begin);
@@ -115,6 +131,7 @@ class Collective {
 
   Descriptor descriptor_;
   std::optional<Rule> rule_;
+  std::optional<Coding> coding_;
   ViewId view_{};
   int rank_ = 0;
   int world_size_ = 0;
@@ -128,6 +145,7 @@ class Collective {
   bool forms_gram_ = false;    // first pass forms statistics and publishes nothing
   bool keeps_rows_ = false;    // rows are copied before anything is computed from them
   bool is_published_ = false;  // generation 1 has been published
+  bool gathers_rows_ = false;  // every member gets all coded rows and reduces them by itself
   std::vector<Shard> shards_;  // of the result
   std::vector<int> sources_;   // ranks whose rows this owner reads
   std::size_t shard_elements_ = 0;
@@ -146,7 +164,7 @@ class Collective {
   BufferPool& pool_;
   BufferPool::Buffer private_rows_{nullptr, nullptr};  // [sources][shard], own row left out
   std::size_t private_bytes_ = 0;
-  BufferPool::Buffer scratch_{nullptr, nullptr};  // one block of the result, or one of every row
+  BufferPool::Buffer scratch_{nullptr, nullptr};  // one block of the result, or one of every row, or both and a code
   std::size_t scratch_bytes_ = 0;
   std::vector<std::byte const*> row_pointers_;
   std::vector<std::byte*> destinations_;

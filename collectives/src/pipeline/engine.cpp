@@ -462,8 +462,8 @@ void Engine::finish(StreamState& stream, RoundState& round, Outcome<Reduction> o
       auto& memory = collective->memory();
       if (outcome) {
         if (collective->rule() && collective->rule()->needs_center())
-          stream.centers[collective->descriptor().index_in_round] =
-              std::make_shared<std::vector<std::byte>>(memory.result, memory.result + collective->result_bytes());
+          stream.centers[collective->descriptor().index_in_round] = std::make_shared<std::vector<std::byte>>(
+              collective->result(), collective->result() + collective->result_bytes());
         if (memory.deliver) memory.deliver();
       }
       memory.deliver = nullptr;

@@ -16,10 +16,9 @@ struct Shard {
 /// lines of the widest type so that two owners never write to one line. The last shards may be short or empty.
 ///
 /// Result bits of Gram rules depend on this layout (guarantee G4).
-[[nodiscard]] inline std::vector<Shard> shard_layout(std::size_t elements, int owners) {
-  constexpr std::size_t kGranularity = 32;
+[[nodiscard]] inline std::vector<Shard> shard_layout(std::size_t elements, int owners, std::size_t granularity = 32) {
   auto const count = static_cast<std::size_t>(owners);
-  std::size_t const run = ((elements + count - 1) / count + kGranularity - 1) / kGranularity * kGranularity;
+  std::size_t const run = ((elements + count - 1) / count + granularity - 1) / granularity * granularity;
   std::vector<Shard> shards(count);
   for (std::size_t owner = 0; owner < count; ++owner) {
     std::size_t const begin = std::min(elements, owner * run);

@@ -1,9 +1,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <span>
 
 #include <holdfast/collectives/bucket.hpp>
 #include <holdfast/collectives/buffer.hpp>
+#include <holdfast/collectives/codec.hpp>
 #include <holdfast/collectives/reduce_op.hpp>
 #include <holdfast/collectives/reduction.hpp>
 #include <holdfast/collectives/rule.hpp>
@@ -23,6 +26,18 @@ struct AggregateOptions {
   int byzantine = 0;  ///< f: contributions to tolerate; equal at all members
   Scope scope = Scope::step;
   double weight = 1.0;  ///< this member's sample weight, > 0, for rules that use weights
+
+  /// How float32 contributions travel; none: as they are. A contribution whose code is flagged or impossible counts as
+  /// one that is not finite. Linear rules then sum fl(c_i * decoded row) in rank order, with c_i as a float.
+  std::optional<Codec> codec;
+  /// How owners send their shards of the result to more than one other member; none: int8_b256 for codecs below 8 bits,
+  /// else the codec itself. Two members send each other their codes alone, unless the rule needs a Gram matrix.
+  std::optional<Codec> result_codec;
+  /// Error feedback: what this member's codes lost, zeros at first, as many elements as the contribution. Its decayed
+  /// content is added to the contribution, and it takes up the new loss when the round is committed. Empty: none.
+  /// In use until the round has ended, like the contribution.
+  std::span<float> residual;
+  float residual_decay = 0.95F;
 };
 
 /// A collective on its way. Handles are cheap copies; the collective goes on without them.
