@@ -56,6 +56,8 @@ int train(int argc, char** argv) {
   add("batch", "sequences per step over all members", cxxopts::value<std::int64_t>()->default_value("32"));
   add("lr", "peak learning rate; 0: 5e-3 up to width 64, else 2e-3", cxxopts::value<double>()->default_value("0"));
   add("rule", "aggregation rule, such as nnm+trimmed_mean", cxxopts::value<std::string>()->default_value("mean"));
+  add("codec", "how gradients travel: identity, bf16, int8, e3m0 ...",
+      cxxopts::value<std::string>()->default_value("identity"));
   add("byzantine", "f: liars that the rule has to tolerate", cxxopts::value<int>()->default_value("0"));
   add("worker-momentum", "momentum of each member before aggregation", cxxopts::value<double>()->default_value("0"));
   add("seed", "of start and batches", cxxopts::value<std::uint64_t>()->default_value("0"));
@@ -90,6 +92,7 @@ int train(int argc, char** argv) {
   holdfast::DataParallel parallel(group, model,
                                   holdfast::DataParallelOptions()
                                       .rule(rule.text())
+                                      .codec(flags["codec"].as<std::string>())
                                       .byzantine(flags["byzantine"].as<int>())
                                       .worker_momentum(flags["worker-momentum"].as<double>()));
   double const given_lr = flags["lr"].as<double>();

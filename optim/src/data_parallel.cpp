@@ -91,6 +91,7 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
     aggregate.rule = Rule::parse(options.rule());
     aggregate.byzantine = options.byzantine();
     aggregate.scope = options.scope();
+    choose_codec();
     set_weight(options.weight());
     if (options.backward_passes() < 1) throw Error(Errc::bad_argument, "backward_passes must be at least 1");
     if (communicator->world_size() == 1) {
@@ -99,6 +100,7 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
                  " does not apply");
       aggregate.rule = Rule::parse("mean");
       aggregate.byzantine = 0;
+      codec.reset();
     } else {
       required(aggregate.rule.check_bounds(communicator->world_size(), options.byzantine()));
     }
@@ -109,6 +111,18 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
     if (options.broadcast()) broadcast(parameters, buffers);
     stream = communicator->stream(options.stream());
     make_buckets();
+  }
+
+  void choose_codec() {
+    auto const chosen = Codec::parse(options.codec());
+    if (chosen.is_identity()) return;
+    codec = chosen;
+    constexpr double kUsualDecay = 0.95;
+    double const decay = options.error_feedback().value_or(chosen.needs_error_feedback() ? kUsualDecay : 0);
+    if (!(decay >= 0 && decay <= 1))
+      throw Error(Errc::bad_argument, "error_feedback is " + std::to_string(decay) + ", must be from 0 to 1");
+    aggregate.residual_decay = static_cast<float>(decay);
+    feeds_errors_back = decay > 0;
   }
 
   ~Impl() {
@@ -147,6 +161,7 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
                          {{"rule", Rule::parse(options.rule()).text()},
                           {"byzantine", std::to_string(options.byzantine())},
                           {"scope", options.scope() == Scope::step ? "step" : "bucket"},
+                          {"codec", Codec::parse(options.codec()).text()},
                           {"worker_momentum", std::to_string(options.worker_momentum())},
                           {"momentum_convention", std::string(name(options.momentum_convention()))},
                           {"bucket_bytes", std::to_string(options.bucket_bytes())},
@@ -218,6 +233,8 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
     missing.resize(plan.size());
     for (std::size_t index = 0; index < plan.size(); ++index) {
       storage->buckets.push_back(communicator->allocate(plan[index].elements, plan[index].dtype));
+      bool const has_residual = codec && feeds_errors_back && plan[index].dtype == DType::float32;
+      residuals.emplace_back(has_residual ? plan[index].elements : 0, 0.0F);
       auto const contribution = storage->buckets.back().contribution();
       std::size_t begin = 0;
       for (std::size_t const position : plan[index].parameters) {
@@ -325,8 +342,13 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
       auto& bucket = storage->buckets[launched];
       if (options.on_contribution() && bucket.dtype() == DType::float32)
         options.on_contribution()(floats(bucket.contribution()));
+      auto with = aggregate;
+      if (bucket.dtype() == DType::float32) {
+        with.codec = codec;
+        with.residual = residuals[launched];
+      }
       ++launched;
-      round->aggregate(bucket, aggregate);
+      round->aggregate(bucket, with);
     }
   }
 
@@ -380,6 +402,9 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
   Communicator* communicator = nullptr;
   WorkerMomentum momentum;
   AggregateOptions aggregate;
+  std::optional<Codec> codec;  // of float32 buckets
+  bool feeds_errors_back = false;
+  std::vector<std::vector<float>> residuals;  // by bucket; empty without error feedback
   Stream stream;
   std::vector<Slot> slots;  // in registration order
   std::vector<optim::PlannedBucket> plan;

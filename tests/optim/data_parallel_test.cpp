@@ -78,6 +78,56 @@ TEST(DataParallel, members_hold_the_same_bits_after_training) {
     for (std::size_t i = 0; i < other.size(); ++i) EXPECT_TRUE(torch::equal(other[i], results[0][i])) << i;
 }
 
+TEST(DataParallel, coded_gradients_are_close_equal_at_all_members_and_small_on_the_wire) {
+  for (int const members : {2, 3}) {
+    for (auto const* const codec : {"bf16", "int8", "e3m0", "int2"}) {
+      std::mutex mutex;
+      std::vector<std::vector<torch::Tensor>> results;
+      run_members(members, [&](Group group) {
+        Mlp model(1, 128);
+        DataParallel parallel(group, model, DataParallelOptions().codec(codec));
+        torch::optim::SGD sgd(model->parameters(), 0.1);
+        std::uint64_t uncoded_bytes = 0;
+        for (auto const& parameter : model->parameters())
+          uncoded_bytes += static_cast<std::uint64_t>(parameter.numel()) * 4 * 2 *
+                           static_cast<std::uint64_t>(members - 1) / static_cast<std::uint64_t>(members);
+        for (std::uint64_t step = 0; step < 4; ++step) {
+          auto const batch = test::make_batch(step);
+          sgd.zero_grad();
+          test::loss_of(model, batch.part(group.rank(), members)).backward();
+          auto const outcome = parallel.step(sgd);
+          ASSERT_TRUE(outcome.has_value()) << outcome.error().message();
+          EXPECT_LT(outcome->sent_bytes, uncoded_bytes * 7 / 10) << codec;
+        }
+        std::lock_guard const lock(mutex);
+        results.push_back(test::copies(model->parameters()));
+      });
+      ASSERT_EQ(results.size(), static_cast<std::size_t>(members));
+      Mlp plain(1, 128);
+      torch::optim::SGD sgd(plain->parameters(), 0.1);
+      for (std::uint64_t step = 0; step < 4; ++step) {
+        sgd.zero_grad();
+        test::loss_of(plain, test::make_batch(step)).backward();
+        sgd.step();
+      }
+      for (std::size_t i = 0; i < results[0].size(); ++i) {
+        for (auto const& other : results) EXPECT_TRUE(torch::equal(other[i], results[0][i])) << codec << ' ' << i;
+        // Below 8 bits single elements may be off by a third of the largest; training then shows in the loss.
+        float const error = (results[0][i] - plain->parameters()[i]).abs().max().item<float>();
+        EXPECT_LT(error, Codec::parse(codec).bits_per_element() >= 8 ? 0.01F : 0.2F) << codec << ' ' << i;
+      }
+    }
+  }
+}
+
+TEST(DataParallel, unknown_codec_and_impossible_feedback_are_refused) {
+  run_members(1, [](Group group) {
+    Mlp model(1);
+    EXPECT_THROW(DataParallel(group, model, DataParallelOptions().codec("fp4")), Error);
+    EXPECT_THROW(DataParallel(group, model, DataParallelOptions().codec("int2").error_feedback(1.5)), Error);
+  });
+}
+
 class EitherZeroGrad : public testing::TestWithParam<bool> {};
 
 TEST_P(EitherZeroGrad, neither_loses_nor_repeats_gradients) {

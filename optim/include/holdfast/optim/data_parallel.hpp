@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -36,6 +37,11 @@ struct DataParallelOptions {
   /// beta of the momentum that each member applies to its own gradients before they leave; 0: off.
   TORCH_ARG(double, worker_momentum) = 0.0;
   TORCH_ARG(MomentumConvention, momentum_convention) = MomentumConvention::averaged;
+  /// How float32 gradients travel, for example e3m0 or int8; identity: as they are. `Codec::all()` lists them.
+  TORCH_ARG(std::string, codec) = "identity";
+  /// Part of what the codes of a step lost that is added to the next step's gradients; 0: none. Unset: 0.95 below
+  /// 4 bits per element, where training suffers without it, else none.
+  TORCH_ARG(std::optional<double>, error_feedback);
   /// Gradients leave in messages of about this size. A parameter is never divided.
   TORCH_ARG(std::size_t, bucket_bytes) = std::size_t{25} << 20;
   /// The first bucket is small, so that the exchange starts early in backward.
