@@ -62,7 +62,8 @@ Descriptor describe(AggregateOptions const& options, DType dtype, std::size_t el
   auto descriptor = describe(CollectiveKind::aggregate, dtype, elements);
   descriptor.scope = options.scope;
   descriptor.byzantine = options.byzantine;
-  descriptor.set_rule(options.rule.text() + describe_coding(options, dtype, elements));
+  descriptor.set_rule((options.condition.empty() ? "" : options.condition + ", ") + options.rule.text() +
+                      describe_coding(options, dtype, elements));
   descriptor.weight = options.weight;
   return descriptor;
 }

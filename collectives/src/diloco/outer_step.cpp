@@ -3,6 +3,8 @@
 #include <charconv>
 #include <cmath>
 
+#include <xxhash.h>
+
 #include <holdfast/collectives/diloco/outer_step.hpp>
 #include <holdfast/runtime/assert.hpp>
 #include <holdfast/runtime/error.hpp>
@@ -82,6 +84,10 @@ Outcome<void> through_codec(Codec const& codec, std::span<float> values) {
   std::vector<std::byte> payload(codec.payload_bytes(values.size()));
   (void)codec.encode(values, payload);  // what is flagged does not decode
   return codec.decode(payload, values);
+}
+
+std::uint64_t hash_of(std::span<float const> values) {
+  return XXH3_64bits(values.data(), values.size_bytes());
 }
 
 OuterOptimizer OuterOptimizer::parse(std::string_view text) {

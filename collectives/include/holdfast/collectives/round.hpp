@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 
 #include <holdfast/collectives/bucket.hpp>
 #include <holdfast/collectives/buffer.hpp>
@@ -38,6 +39,10 @@ struct AggregateOptions {
   /// In use until the round has ended, like the contribution.
   std::span<float> residual;
   float residual_decay = 0.95F;
+
+  /// What all members must agree on beside the options before any data moves, for example the version and hash of the
+  /// state that the contribution was taken against. Compared as text; a difference ends the round as mismatch.
+  std::string condition;
 };
 
 /// A collective on its way. Handles are cheap copies; the collective goes on without them.

@@ -49,6 +49,9 @@ struct ShardRange {
 /// @return corrupt_message if a value is not finite: the same at all members, because the bytes are
 [[nodiscard]] Outcome<void> through_codec(Codec const& codec, std::span<float> values);
 
+/// XXH3 of the float32 bytes: what members compare to know that they hold the same outer parameters.
+[[nodiscard]] std::uint64_t hash_of(std::span<float const> values);
+
 /// How the mean outer gradient D changes the outer parameters W with momentum v.
 ///
 /// | text | step |
