@@ -213,6 +213,25 @@ TEST(StreamingDiLoCo, trains_and_sends_little) {
   });
 }
 
+TEST(StreamingDiLoCo, averaging_of_parameters_is_a_preset) {
+  run_members(2, [](Group group) {
+    Vectors model(1);
+    StreamingDiLoCo training(group, model, StreamingDiLoCoOptions::local_sgd(4));
+    for (std::int64_t step = 1; step <= 4; ++step) {
+      take_inner_step(*model, group.rank(), step);
+      ASSERT_TRUE(training.advance().has_value());
+    }
+    std::vector<float> mean(flat(*model).size(), 0.0F);
+    for (int replica = 0; replica < 2; ++replica) {
+      auto own = flat(*Vectors(1));
+      for (std::int64_t step = 1; step <= 4; ++step) inner_step(replica, step, own);
+      for (std::size_t i = 0; i < own.size(); ++i) mean[i] += own[i] / 2;
+    }
+    auto const merged = flat(*model);
+    for (std::size_t i = 0; i < mean.size(); ++i) ASSERT_NEAR(merged[i], mean[i], 1e-6F);
+  });
+}
+
 TEST(StreamingDiLoCo, impossible_options_are_refused_with_the_rule_that_is_broken) {
   run_members(1, [](Group group) {
     Vectors model(1);

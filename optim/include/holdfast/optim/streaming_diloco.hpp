@@ -57,6 +57,7 @@ struct StreamingDiLoCoOptions {
   /// Whether rank 0's parameters and buffers replace the others' at start.
   TORCH_ARG(bool, broadcast) = true;
 
+ public:  // TORCH_ARG leaves what follows it private
   [[nodiscard]] static StreamingDiLoCoOptions diloco(std::int64_t inner_steps);
   [[nodiscard]] static StreamingDiLoCoOptions local_sgd(std::int64_t inner_steps);
 };
