@@ -1,11 +1,14 @@
-// Trains a small transformer to predict the next character of a text, data parallel.
+// Trains a small transformer to predict the next character of a text: data parallel, or across slow links.
 #include <cmath>
 #include <iostream>
+#include <optional>
 #include <random>
 
 #include <torch/torch.h>
 
+#include <holdfast/collectives/diloco/outer_step.hpp>
 #include <holdfast/optim/data_parallel.hpp>
+#include <holdfast/optim/streaming_diloco.hpp>
 #include <holdfast/runtime/config.hpp>
 #include <holdfast/runtime/group.hpp>
 
@@ -43,11 +46,57 @@ double learning_rate(double peak, std::uint64_t step, std::uint64_t steps) {
   return peak * (.1 + .9 * .5 * (1 + std::cos(M_PI * progress)));
 }
 
+/// How members learn from each other.
+enum class Sync { none, data_parallel, diloco, streaming_diloco };
+
+Sync parse_sync(std::string const& word) {
+  if (word == "none") return Sync::none;
+  if (word == "data_parallel") return Sync::data_parallel;
+  if (word == "diloco") return Sync::diloco;
+  if (word == "streaming_diloco") return Sync::streaming_diloco;
+  throw holdfast::Error(holdfast::Errc::bad_argument,
+                        "sync: '" + word + "' is not valid; valid: none, data_parallel, diloco, streaming_diloco");
+}
+
+/// The block that a parameter belongs to, by its name.
+int layer_of(std::string const& name) {
+  auto const digit = name.find_first_of("0123456789");
+  bool const is_in_block = name.rfind("block", 0) == 0 && digit != std::string::npos;
+  return is_in_block ? std::stoi(name.substr(digit)) : holdfast::diloco::kOutsideLayers;
+}
+
+holdfast::StreamingDiLoCoOptions diloco_options(cxxopts::ParseResult const& flags, Sync sync) {
+  auto const inner_steps = flags["inner-steps"].as<std::int64_t>();
+  auto options = holdfast::StreamingDiLoCoOptions::diloco(inner_steps);
+  if (sync == Sync::streaming_diloco)
+    options = holdfast::StreamingDiLoCoOptions()
+                  .inner_steps(inner_steps)
+                  .fragments(flags["fragments"].as<int>())
+                  .spacing(holdfast::diloco::parse_spacing(flags["spacing"].as<std::string>()))
+                  .overlap(flags["overlap"].as<std::int64_t>())
+                  .layer_of(layer_of);
+  if (flags.count("codec") > 0) options.codec(flags["codec"].as<std::string>());
+  return options.merge(flags["merge"].as<double>())
+      .outer(flags["outer"].as<std::string>())
+      .rule(flags["rule"].as<std::string>())
+      .byzantine(flags["byzantine"].as<int>());
+}
+
+std::uint64_t hash_of(torch::nn::Module const& model) {
+  std::vector<float> values;
+  for (auto const& parameter : model.parameters()) {
+    auto const* const data = parameter.data_ptr<float>();
+    values.insert(values.end(), data, data + parameter.numel());
+  }
+  return holdfast::diloco::hash_of(values);
+}
+
 int train(int argc, char** argv) {
   auto const config = holdfast::Config::from_command_line(argc, argv);
-  cxxopts::Options options("char_lm",
-                           "A small transformer on a text, data parallel. Start it by mpirun or `holdfast run -n N`,\n"
-                           "or alone. --holdfast-KEY VALUE sets a key of the runtime.\n");
+  cxxopts::Options options(
+      "char_lm",
+      "A small transformer on a text, data parallel or across slow links. Start it by mpirun or `holdfast run -n N`,\n"
+      "or alone. --holdfast-KEY VALUE sets a key of the runtime.\n");
   auto add = options.add_options();
   add("data", "text file", cxxopts::value<std::string>()->default_value("build/data/kjv.txt"));
   add("width", "of the model, a multiple of 4", cxxopts::value<std::int64_t>()->default_value("48"));
@@ -56,8 +105,19 @@ int train(int argc, char** argv) {
   add("batch", "sequences per step over all members", cxxopts::value<std::int64_t>()->default_value("32"));
   add("lr", "peak learning rate; 0: 5e-3 up to width 64, else 2e-3", cxxopts::value<double>()->default_value("0"));
   add("rule", "aggregation rule, such as nnm+trimmed_mean", cxxopts::value<std::string>()->default_value("mean"));
-  add("codec", "how gradients travel: identity, bf16, int8, e3m0 ...",
-      cxxopts::value<std::string>()->default_value("identity"));
+  add("codec", "how gradients travel: identity, bf16, int8, e3m0 ...; default e3m0 for streaming_diloco, else identity",
+      cxxopts::value<std::string>());
+  add("sync", "none, data_parallel, diloco or streaming_diloco",
+      cxxopts::value<std::string>()->default_value("data_parallel"));
+  add("inner-steps", "of DiLoCo: own steps between two exchanges of the same parameters",
+      cxxopts::value<std::int64_t>()->default_value("20"));
+  add("fragments", "of streaming DiLoCo: the embeddings are one", cxxopts::value<int>()->default_value("4"));
+  add("spacing", "of fragments: paper or exact", cxxopts::value<std::string>()->default_value("paper"));
+  add("overlap", "steps that an exchange may take", cxxopts::value<std::int64_t>()->default_value("1"));
+  add("merge", "part of its own parameters that a member keeps at an exchange",
+      cxxopts::value<double>()->default_value("0"));
+  add("outer", "outer optimizer of DiLoCo",
+      cxxopts::value<std::string>()->default_value("nesterov(lr=0.7, momentum=0.6)"));
   add("byzantine", "f: liars that the rule has to tolerate", cxxopts::value<int>()->default_value("0"));
   add("worker-momentum", "momentum of each member before aggregation", cxxopts::value<double>()->default_value("0"));
   add("seed", "of start and batches", cxxopts::value<std::uint64_t>()->default_value("0"));
@@ -89,12 +149,18 @@ int train(int argc, char** argv) {
     throw holdfast::Error(
         holdfast::Errc::bad_argument,
         "batch " + std::to_string(all_sequences) + " does not divide by " + std::to_string(world_size) + " members");
-  holdfast::DataParallel parallel(group, model,
-                                  holdfast::DataParallelOptions()
-                                      .rule(rule.text())
-                                      .codec(flags["codec"].as<std::string>())
-                                      .byzantine(flags["byzantine"].as<int>())
-                                      .worker_momentum(flags["worker-momentum"].as<double>()));
+  auto const sync = parse_sync(flags["sync"].as<std::string>());
+  std::optional<holdfast::DataParallel> parallel;
+  std::optional<holdfast::StreamingDiLoCo> diloco;
+  if (sync == Sync::data_parallel)
+    parallel.emplace(group, model,
+                     holdfast::DataParallelOptions()
+                         .rule(rule.text())
+                         .codec(flags.count("codec") > 0 ? flags["codec"].as<std::string>() : "identity")
+                         .byzantine(flags["byzantine"].as<int>())
+                         .worker_momentum(flags["worker-momentum"].as<double>()));
+  else if (sync != Sync::none)
+    diloco.emplace(group, model, diloco_options(flags, sync));
   double const given_lr = flags["lr"].as<double>();
   double const peak = given_lr > 0 ? given_lr : shape.width <= 64 ? 5e-3 : 2e-3;
   auto const with_decay = [&](double decay) {
@@ -109,7 +175,24 @@ int train(int argc, char** argv) {
   std::uniform_int_distribution<std::int64_t> starts(0, text.train.size(0) - kContext - 1);
   examples::RunTally tally;
   examples::Progress progress(rank == 0, steps);
-  double validated = 0;
+  double validated = 0, exposed_wait_s = 0;
+  std::uint64_t outer_bytes = 0;
+  auto const gives_up = [&](holdfast::Failure const& failure) {
+    progress.finish();
+    std::cerr << "char_lm: rank " << rank << ": " << failure.message() << std::endl;
+    return failure.exit_code();
+  };
+  auto const count = [&](holdfast::DiLoCoStep const& happened) {
+    for (auto const& applied : happened.applied) {
+      outer_bytes += applied.sent_bytes;
+      exposed_wait_s += applied.exposed_wait_s;
+    }
+  };
+  auto const validate = [&] {
+    if (!diloco) return validation_loss(model, text);
+    auto const outer = diloco->outer_parameters();
+    return validation_loss(model, text);
+  };
   for (std::uint64_t step = 0; step < steps; ++step) {
     std::vector<torch::Tensor> windows;
     for (std::int64_t i = 0; i < all_sequences / world_size; ++i)
@@ -119,18 +202,26 @@ int train(int argc, char** argv) {
     adamw.zero_grad();
     auto const loss = loss_of(model, torch::stack(windows));
     loss.backward();
-    auto const outcome = parallel.synchronize();
-    if (!outcome) {
-      progress.finish();
-      std::cerr << "char_lm: rank " << rank << ": " << outcome.error().message() << std::endl;
-      return outcome.error().exit_code();
+    if (parallel) {
+      auto const outcome = parallel->synchronize();
+      if (!outcome) return gives_up(outcome.error());
+      tally.add(*outcome);
     }
-    tally.add(*outcome);
     torch::nn::utils::clip_grad_norm_(model->parameters(), 1.);
     adamw.step();
-    if (rank == 0 && eval_every > 0 && (step + 1) % eval_every == 0) validated = validation_loss(model, text);
+    if (diloco) {
+      auto const happened = diloco->advance();
+      if (!happened) return gives_up(happened.error());
+      count(*happened);
+    }
+    if (rank == 0 && eval_every > 0 && (step + 1) % eval_every == 0) validated = validate();
     progress.update(step + 1, "loss " + examples::json_number(loss.item<double>()) +
                                   (validated > 0 ? "  validation " + examples::json_number(validated) : ""));
+  }
+  if (diloco) {
+    auto const happened = diloco->drain();
+    if (!happened) return gives_up(happened.error());
+    count(*happened);
   }
   progress.finish();
   double const seconds = progress.seconds();
@@ -138,17 +229,21 @@ int train(int argc, char** argv) {
   std::int64_t parameters = 0;
   for (auto const& parameter : model->parameters()) parameters += parameter.numel();
   using examples::json_number, examples::json_string;
-  auto const result = json_number(validation_loss(model, text));
+  auto const result = json_number(validate());
+  std::uint64_t const sent_bytes = tally.sent_bytes() + outer_bytes;
   if (flags.count("json"))
     std::cout << "{\"validation_loss\": " << result << ", \"steps\": " << steps
-              << ", \"seconds\": " << json_number(seconds) << ", \"bytes_sent_per_rank\": " << tally.sent_bytes()
+              << ", \"seconds\": " << json_number(seconds) << ", \"bytes_sent_per_rank\": " << sent_bytes
+              << ", \"exposed_wait_s\": " << json_number(exposed_wait_s) << ", \"state_hash\": \"" << std::hex
+              << (diloco ? diloco->outer_hash() : hash_of(*model)) << std::dec
+              << "\", \"sync\": " << json_string(flags["sync"].as<std::string>())
               << ", \"excluded\": " << tally.excluded_json() << ", \"ranks\": " << world_size
               << ", \"parameters\": " << parameters << ", \"width\": " << shape.width
               << ", \"layers\": " << shape.layers << ", \"vocabulary\": " << shape.vocabulary
               << ", \"rule\": " << json_string(rule.text()) << ", \"seed\": " << seed << "}" << std::endl;
   else
     std::cout << "validation loss " << result << " nats per character after " << steps << " steps in "
-              << json_number(seconds) << " s, " << tally.sent_bytes()
+              << json_number(seconds) << " s, " << sent_bytes
               << " bytes sent per rank, excluded: " << tally.excluded_text() << std::endl;
   return 0;
 }
