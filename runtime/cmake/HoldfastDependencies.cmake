@@ -6,6 +6,7 @@ endif()
 
 find_package(Threads REQUIRED)
 find_package(tl-expected REQUIRED)
+find_package(OpenSSL 3.0 REQUIRED)
 
 if(HOLDFAST_WITH_MPI)
   include(HoldfastFindMPI)

@@ -138,6 +138,11 @@ void Config::validate() const {
     throw Error(Errc::bad_config, "job_secret has " + std::to_string(job_secret.size()) + " bytes, fewer than " +
                                       std::to_string(kLeastSecretBytes) +
                                       ": it could be guessed; `openssl rand -hex 32` makes a good one");
+  int const files = !tls_certificate.empty() + !tls_key.empty() + !tls_ca.empty();
+  if (files != 0 && files != 3)
+    throw Error(Errc::bad_config, "tls_certificate, tls_key and tls_ca belong together: set all three or none");
+  if (tls == "on" && files == 0 && job_secret.empty() && job_secret_file.empty())
+    throw Error(Errc::bad_config, "tls = on needs a key: set job_secret_file, or tls_certificate, tls_key and tls_ca");
 }
 
 }  // namespace holdfast

@@ -16,30 +16,45 @@ void Connection::start(Handlers handlers) {
     if (!proven) return fail(proven.error().code == Errc::corrupt_message, proven.error().detail);
     is_proven_ = true;
     write();
-    read();
+    if (stream_.has_pending())
+      take_in();
+    else
+      read();
   });
 }
 
 void Connection::read() {
   stream_.socket().async_wait(asio::ip::tcp::socket::wait_read, [self = shared_from_this()](std::error_code error) {
-    if (!self->is_open()) return;
-    auto const bytes = error ? 0 : self->stream_.read_some(self->input_, error);
-    if (error == asio::error::would_block) return self->read();
-    if (error) return self->fail(false, error == asio::error::eof ? "the connection was closed" : error.message());
-    self->reader_.append(std::span(self->input_).first(bytes));
-    self->deliver();
+    if (self->is_open() && !error) self->take_in();
   });
 }
 
-void Connection::deliver() {
+void Connection::take_in() {
+  do {
+    if (!is_open()) return;
+    std::error_code error;
+    auto const bytes = stream_.read_some(input_, error);
+    if (error == asio::error::would_block) break;
+    if (error) return fail(false, error == asio::error::eof ? "the connection was closed" : error.message());
+    reader_.append(std::span(input_).first(bytes));
+    if (!deliver()) return;
+  } while (stream_.has_pending());
+  read();
+}
+
+bool Connection::deliver() {
   while (is_open()) {
     auto message = reader_.next();
-    if (!message) return fail(true, message.error().detail);
-    if (!*message) return read();
+    if (!message) {
+      fail(true, message.error().detail);
+      return false;
+    }
+    if (!*message) return true;
     // A copy, because the handler may replace the handlers.
     auto const on_message = handlers_.on_message;
     on_message(std::move(**message));
   }
+  return false;
 }
 
 void Connection::send(protocol::Message const& message) {

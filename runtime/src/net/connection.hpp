@@ -41,7 +41,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   void read();
-  void deliver();
+  void take_in();
+  /// False when the connection was closed meanwhile.
+  bool deliver();
   void write();
   void fail(bool is_violation, std::string const& reason);
 

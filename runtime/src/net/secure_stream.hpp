@@ -16,6 +16,7 @@
 
 #include "security/credentials.hpp"
 #include "security/handshake.hpp"
+#include "security/tls.hpp"
 
 namespace holdfast::net {
 
@@ -38,7 +39,9 @@ class SecureStream {
   std::size_t write_some(std::span<asio::const_buffer const> buffers, std::error_code& error);
   std::size_t read_some(std::span<std::byte> bytes, std::error_code& error);
   std::size_t write_some(std::span<std::byte const> bytes, std::error_code& error);
-  [[nodiscard]] bool is_enciphered() const { return false; }
+  [[nodiscard]] bool is_enciphered() const { return tls_ != nullptr; }
+  /// Bytes are here that waiting for the socket would not tell of.
+  [[nodiscard]] bool has_pending() const { return tls_ != nullptr && tls_->has_pending(); }
 
   [[nodiscard]] asio::ip::tcp::socket& socket() { return socket_; }
   [[nodiscard]] bool is_connected() const { return socket_.is_open(); }
@@ -46,8 +49,15 @@ class SecureStream {
 
  private:
   void advance(std::shared_ptr<void> const& owner, Done const& done);
+  void await(asio::ip::tcp::socket::wait_type event, std::shared_ptr<void> const& owner, Done const& done);
+  void begin_handshake(security::Hash const& binding);
 
   asio::ip::tcp::socket socket_;
+  security::Credentials credentials_;
+  security::Role role_;
+  security::Purpose purpose_;
+  std::unique_ptr<security::TlsSession> tls_;
+  bool is_tls_open_ = false;
   std::optional<security::Handshake> handshake_;
   std::vector<std::byte> output_;  ///< of the handshake
 };

@@ -20,6 +20,10 @@ struct Config {
   std::string bind_address;     ///< HOLDFAST_BIND_ADDRESS: empty: loopback on one host, a private address on several
   std::string job_secret;       ///< HOLDFAST_JOB_SECRET: what members prove to know; printed as "(hidden)"
   std::string job_secret_file;  ///< HOLDFAST_JOB_SECRET_FILE: read once at the start
+  std::string tls = "off";      ///< HOLDFAST_TLS: "on" enciphers what members send each other, on the tcp fabric too
+  std::string tls_certificate;  ///< HOLDFAST_TLS_CERTIFICATE: PEM file; empty: the job secret is the key
+  std::string tls_key;          ///< HOLDFAST_TLS_KEY: of the certificate
+  std::string tls_ca;           ///< HOLDFAST_TLS_CA: whose certificates are believed
   std::string fabric = "auto";  ///< HOLDFAST_FABRIC: what carries bulk data
   std::size_t tcp_connections = 2;  ///< HOLDFAST_TCP_CONNECTIONS: of the tcp fabric for bulk data, per pair of members
   std::string emulate_link;         ///< HOLDFAST_EMULATE_LINK: "25ms,50mbit" slows the tcp fabric down, for tests
@@ -55,7 +59,8 @@ struct Config {
   /// Markdown table of all keys.
   [[nodiscard]] static std::string documentation();
 
-  /// Checks what no single key can: rank below world_size, heartbeat timeout above the period, one secret.
+  /// Checks what no single key can: rank below world_size, heartbeat timeout above the period, one secret, and
+  /// what TLS needs.
   /// @throws Error bad_config
   void validate() const;
 };

@@ -9,9 +9,10 @@
 #include <openssl/kdf.h>
 #include <sys/stat.h>
 
-#include <holdfast/runtime/assert.hpp>
 #include <holdfast/runtime/error.hpp>
 #include <holdfast/runtime/log.hpp>
+
+#include "tls.hpp"
 
 namespace holdfast::net::security {
 namespace {
@@ -80,11 +81,19 @@ Credentials credentials_of(Config const& given) {
   Credentials credentials;
   credentials.job = sha256(config.job_id);
   if (!config.job_secret.empty()) credentials.authentication_key = derive_key(config.job_secret, "authentication");
+  if (config.tls == "on")
+    credentials.tls = config.tls_certificate.empty()
+                          ? TlsContext::with_shared_key(derive_key(config.job_secret, "tls of job " + config.job_id))
+                          : TlsContext::with_certificates(config.tls_certificate, config.tls_key, config.tls_ca);
   return credentials;
 }
 
 std::string kind_of_security(Config const& config) {
-  return config.job_secret.empty() && config.job_secret_file.empty() ? "none" : "secret";
+  bool const has_secret = !config.job_secret.empty() || !config.job_secret_file.empty();
+  std::string kind = has_secret ? "secret" : "";
+  if (config.tls == "on")
+    kind += std::string(has_secret ? "+" : "") + (config.tls_certificate.empty() ? "tls" : "certificates");
+  return kind.empty() ? "none" : kind;
 }
 
 }  // namespace holdfast::net::security

@@ -30,7 +30,8 @@ struct Credentials {
 /// @throws Error bad_config naming the file
 [[nodiscard]] Config with_secret_read(Config config);
 
-/// "none", "secret", "tls" or "secret+tls": what members must agree on before they can speak to each other.
+/// "none", "secret", "secret+tls", "certificates" or "secret+certificates": what members must agree on before they can
+/// speak to each other.
 [[nodiscard]] std::string kind_of_security(Config const& config);
 
 /// A key for one use from the job secret (HKDF with SHA-256, RFC 5869).
