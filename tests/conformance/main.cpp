@@ -15,8 +15,9 @@
 
 #include "members.hpp"
 
-/// `conformance threads|processes|processes_over_tcp|launcher [GoogleTest flags]`: see members.hpp. Ranks above 0 speak
-/// only of failures.
+/// `conformance threads|processes|processes_over_tcp|launcher [GoogleTest flags]`, or as one of several processes that
+/// others start: `conformance member FABRIC RANK RANKS DIRECTORY [GoogleTest flags]`. See members.hpp. Ranks above 0
+/// speak only of failures.
 namespace {
 
 using holdfast::conformance::become_rank;
@@ -62,6 +63,11 @@ int main(int argc, char** argv) {
   if (members == "launcher") {
     become_rank_of_launcher("mpi");
     return run_tests(argc, argv, holdfast::conformance::is_first_rank());
+  }
+  if (members == "member" && argc >= 6) {
+    int const rank = std::atoi(argv[3]);
+    become_rank(argv[2], rank, std::atoi(argv[4]), argv[5]);
+    return run_tests(argc, argv, rank == 0);
   }
   return run_tests(argc, argv, true);
 }
