@@ -8,6 +8,7 @@ option(HOLDFAST_WITH_TORCH "Build optim and the examples that train (needs libto
 option(HOLDFAST_WITH_MPI "Build the mpi fabric and start-up under mpirun" ON)
 option(HOLDFAST_WITH_CUDA "Build the CUDA kernels; uses Torch's own CMake package" OFF)
 option(HOLDFAST_WITH_NCCL "Build the nccl fabric (needs HOLDFAST_WITH_CUDA)" OFF)
+option(HOLDFAST_LIBFUZZER "Build the fuzz targets for libFuzzer (needs clang)" OFF)
 option(HOLDFAST_WARNINGS_AS_ERRORS "Treat warnings in holdfast's own sources as errors" OFF)
 set(HOLDFAST_SANITIZER "" CACHE STRING "Sanitizers, as for -fsanitize: empty, address,undefined or thread")
 set_property(CACHE HOLDFAST_SANITIZER PROPERTY STRINGS "" "address,undefined" "thread")
