@@ -27,7 +27,9 @@ class FabricExchange : public ::testing::TestWithParam<Setting> {
       auto fabric = fabrics::find(GetParam().fabric).create({group, group.view(), "test", std::size_t{1} << 30});
       ASSERT_TRUE(fabric) << fabric.error().message();
       member(**fabric, group.rank(), group.world_size());
-      // A member that leaves early would take its memory and its sends with it.
+      // A member that leaves early would take its memory and its sends with it; and sends need driving.
+      while ((*fabric)->is_busy())
+        if (!(*fabric)->progress()) (*fabric)->wait(std::chrono::milliseconds(1));
       ASSERT_TRUE(group.all_gather("done", {}, soon()));
       (*fabric)->abort();
     });
