@@ -94,6 +94,17 @@ Work Communicator::barrier() {
   return alone([](Round& round) { return round.barrier(); });
 }
 
+std::vector<std::byte> Communicator::save_rule_state() const {
+  return impl_->engine.save_rule_state().encode();
+}
+
+Outcome<void> Communicator::load_rule_state(std::span<std::byte const> bytes) {
+  auto state = pipeline::RuleState::decode(bytes);
+  if (!state) return fail(std::move(state.error()));
+  impl_->engine.load_rule_state(std::move(*state));
+  return {};
+}
+
 void Communicator::abort(std::string_view reason) {
   impl_->engine.abort(reason);
 }

@@ -41,11 +41,12 @@ struct Round::Impl {
   Impl(Impl const&) = delete;
   Impl& operator=(Impl const&) = delete;
 
-  Work add(pipeline::Descriptor descriptor, std::optional<Rule> rule, pipeline::CollectiveMemory memory,
-           std::optional<pipeline::Coding> coding = std::nullopt);
-  Work add(pipeline::Descriptor descriptor, std::optional<Rule> rule, Bucket::Impl& bucket,
+  Work add(pipeline::Descriptor descriptor, std::optional<pipeline::AppliedRule> rule,
+           pipeline::CollectiveMemory memory, std::optional<pipeline::Coding> coding = std::nullopt);
+  Work add(pipeline::Descriptor descriptor, std::optional<pipeline::AppliedRule> rule, Bucket::Impl& bucket,
            std::shared_ptr<Bucket::Impl> const& owner);
-  Work add(pipeline::Descriptor descriptor, std::optional<Rule> rule, ConstBuffer in, MutableBuffer out);
+  Work add(pipeline::Descriptor descriptor, std::optional<pipeline::AppliedRule> rule, ConstBuffer in,
+           MutableBuffer out);
   /// Encodes the contribution now, into memory of its own.
   Work add_coded(pipeline::Descriptor descriptor, AggregateOptions const& options, Bucket::Impl& bucket,
                  std::shared_ptr<Bucket::Impl> const& owner);

@@ -57,15 +57,25 @@ Descriptor describe(AggregateOptions const& options, DType dtype, std::size_t el
   require(options.byzantine >= 0, "byzantine is " + std::to_string(options.byzantine) + ", must be 0 or more");
   require(std::isfinite(options.weight) && options.weight > 0,
           "weight is " + std::to_string(options.weight) + ", must be positive and finite");
-  require(rules::center_source(options.rule) != rules::CenterSource::median,
-          "the rule " + options.rule.text() + " centres on the median, which collectives do not offer");
+  require(
+      !options.codec || (rules::center_source(options.rule) != rules::CenterSource::median &&
+                         (!options.fallback || rules::center_source(*options.fallback) != rules::CenterSource::median)),
+      "a rule that centres on the median needs contributions as they are, without a codec");
+  require(!options.fallback || rules::center_source(*options.fallback) != rules::CenterSource::previous,
+          "the fallback " + (options.fallback ? options.fallback->text() : "") +
+              " centres on the previous result, which a fallback does not have");
   auto descriptor = describe(CollectiveKind::aggregate, dtype, elements);
   descriptor.scope = options.scope;
   descriptor.byzantine = options.byzantine;
   descriptor.set_rule((options.condition.empty() ? "" : options.condition + ", ") + options.rule.text() +
+                      (options.fallback ? " or else " + options.fallback->text() : "") +
                       describe_coding(options, dtype, elements));
   descriptor.weight = options.weight;
   return descriptor;
+}
+
+pipeline::AppliedRule applied_rule(AggregateOptions const& options) {
+  return {options.rule, options.fallback};
 }
 
 Descriptor describe(ReduceOp op, CollectiveKind kind, DType dtype, std::size_t elements) {
@@ -130,8 +140,8 @@ void Round::Impl::seal() {
   communicator->engine.seal(state);
 }
 
-Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, pipeline::CollectiveMemory memory,
-                      std::optional<pipeline::Coding> coding) {
+Work Round::Impl::add(Descriptor descriptor, std::optional<pipeline::AppliedRule> rule,
+                      pipeline::CollectiveMemory memory, std::optional<pipeline::Coding> coding) {
   require(!is_sealed, "this round has been committed; begin the next one");
   auto& engine = communicator->engine;
   descriptor.round = state->id.number;
@@ -143,7 +153,7 @@ Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, pipeline:
   return Work(std::make_shared<Work::Impl>(Work::Impl{communicator, state, std::move(status), false}));
 }
 
-Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, Bucket::Impl& bucket,
+Work Round::Impl::add(Descriptor descriptor, std::optional<pipeline::AppliedRule> rule, Bucket::Impl& bucket,
                       std::shared_ptr<Bucket::Impl> const& owner) {
   pipeline::CollectiveMemory memory;
   int const next = bucket.next();
@@ -160,7 +170,8 @@ Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, Bucket::I
   return add(std::move(descriptor), std::move(rule), std::move(memory));
 }
 
-Work Round::Impl::add(Descriptor descriptor, std::optional<Rule> rule, ConstBuffer in, MutableBuffer out) {
+Work Round::Impl::add(Descriptor descriptor, std::optional<pipeline::AppliedRule> rule, ConstBuffer in,
+                      MutableBuffer out) {
   struct Staged {
     ArenaMemory contribution;
     ArenaMemory result;
@@ -264,7 +275,7 @@ Work Round::Impl::add_coded(Descriptor descriptor, AggregateOptions const& optio
     owner->current.store(next, std::memory_order_release);
   };
   memory.release = [coded, owner] { coded->release(); };
-  return add(std::move(descriptor), options.rule, std::move(memory), coded->coding);
+  return add(std::move(descriptor), applied_rule(options), std::move(memory), coded->coding);
 }
 
 Work Round::Impl::add_coded(Descriptor descriptor, AggregateOptions const& options, ConstBuffer in, MutableBuffer out) {
@@ -279,7 +290,7 @@ Work Round::Impl::add_coded(Descriptor descriptor, AggregateOptions const& optio
       kernels::stream_copy(out.data(), reinterpret_cast<std::byte const*>(decoded->data()), out.bytes());
   };
   memory.release = [coded] { coded->release(); };
-  return add(std::move(descriptor), options.rule, std::move(memory), coded->coding);
+  return add(std::move(descriptor), applied_rule(options), std::move(memory), coded->coding);
 }
 
 Round::Round(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -290,14 +301,14 @@ Round::~Round() = default;
 Work Round::aggregate(Bucket& bucket, AggregateOptions const& options) {
   auto descriptor = describe(options, bucket.dtype(), bucket.elements());
   if (options.codec) return impl_->add_coded(std::move(descriptor), options, *bucket.impl_, bucket.impl_);
-  return impl_->add(std::move(descriptor), options.rule, *bucket.impl_, bucket.impl_);
+  return impl_->add(std::move(descriptor), applied_rule(options), *bucket.impl_, bucket.impl_);
 }
 
 Work Round::aggregate(ConstBuffer in, MutableBuffer out, AggregateOptions const& options) {
   require_same(in, out, in.elements(), out.elements());
   auto descriptor = describe(options, in.dtype(), in.elements());
   if (options.codec) return impl_->add_coded(std::move(descriptor), options, in, out);
-  return impl_->add(std::move(descriptor), options.rule, in, out);
+  return impl_->add(std::move(descriptor), applied_rule(options), in, out);
 }
 
 Work Round::all_reduce(Bucket& bucket, ReduceOp op) {

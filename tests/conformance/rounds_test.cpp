@@ -96,9 +96,11 @@ TEST_P(Rounds, leave_out_a_contribution_that_is_not_finite_and_name_it) {
           auto round = communicator.begin();
           round.aggregate(clean, options_of(rule, 1, scope));
           round.aggregate(dirty, options_of(rule, 1, scope));
-          auto const outcome = round.commit(soon());
+          auto outcome = round.commit(soon());
           ASSERT_TRUE(outcome) << outcome.error().message();
           EXPECT_EQ(outcome->contributors, all_but(ranks, liar));
+          // Among equal rows a rule may give its weight to one of them.
+          std::erase_if(outcome->excluded, [](auto const& e) { return e.cause == Exclusion::Cause::no_weight; });
           ASSERT_EQ(outcome->excluded.size(), 1U);
           EXPECT_EQ(outcome->excluded[0].rank, liar);
           EXPECT_EQ(outcome->excluded[0].member,

@@ -339,8 +339,10 @@ TEST(DataParallel, a_row_of_nan_is_screened_and_named) {
       auto loss = test::loss_of(model, test::make_batch(step).part(group.rank(), 4));
       if (group.rank() == 2 && step == 1) loss = loss * std::numeric_limits<float>::quiet_NaN();
       loss.backward();
-      auto const outcome = parallel.step(sgd);
+      auto outcome = parallel.step(sgd);
       ASSERT_TRUE(outcome.has_value()) << outcome.error().message();
+      // An honest row may be nobody's neighbour: let in, and given no weight.
+      std::erase_if(outcome->excluded, [](auto const& e) { return e.cause == Exclusion::Cause::no_weight; });
       if (step == 1) {
         ASSERT_EQ(outcome->excluded.size(), 1U);
         EXPECT_EQ(outcome->excluded[0].rank, 2);

@@ -69,45 +69,70 @@ void Agreement::post() {
 
 void Agreement::decide() {
   auto const& first = *collectives_.front();
+  auto const& rule = **first.rule();
+  bool const by_shard = first.descriptor().scope == Scope::shard;
   std::size_t const words = RowMask::words_for(world_size_);
-  std::vector<double> gram(first.packed_gram().size(), 0.0);
-  std::vector<double> partial(gram.size());
+  std::size_t const entries = first.packed_gram().size();
+  std::vector<double> total(entries, 0.0);
+  std::vector<rules::GramMatrix> of_owner;
+  std::vector<double> partial(entries);
   std::vector<std::uint64_t> mask(words);
   for (int owner = 0; owner < world_size_; ++owner) {
     auto const message = small_->bytes(owner);
-    if (message.size() != words * sizeof(std::uint64_t) + gram.size() * sizeof(double)) {
-      failure_ = Failure{};
-      failure_->code = Errc::corrupt_message;
-      failure_->detail = "rank " + std::to_string(owner) + " sent statistics of the wrong length";
-      for (auto const& collective : collectives_) collective->conclude_failed();
-      return;
+    if (message.size() != words * sizeof(std::uint64_t) + entries * sizeof(double)) {
+      Failure failure;
+      failure.code = Errc::corrupt_message;
+      failure.detail = "rank " + std::to_string(owner) + " sent statistics of the wrong length";
+      return fail_with(std::move(failure));
     }
     std::memcpy(mask.data(), message.data(), words * sizeof(std::uint64_t));
     non_finite_ |= RowMask::from_words(world_size_, mask);
-    if (gram.empty()) continue;
-    std::memcpy(partial.data(), message.data() + words * sizeof(std::uint64_t), gram.size() * sizeof(double));
-    for (std::size_t entry = 0; entry < gram.size(); ++entry) gram[entry] += partial[entry];
+    if (entries == 0) continue;
+    std::memcpy(partial.data(), message.data() + words * sizeof(std::uint64_t), entries * sizeof(double));
+    for (std::size_t entry = 0; entry < entries; ++entry) total[entry] += partial[entry];
+    if (by_shard) of_owner.push_back(rules::GramMatrix::from_packed(world_size_, partial));
   }
 
-  auto const& rule = *first.rule();
-  auto const matrix = gram.empty() ? rules::GramMatrix() : rules::GramMatrix::from_packed(world_size_, gram);
+  auto const matrix = entries == 0 ? rules::GramMatrix() : rules::GramMatrix::from_packed(world_size_, total);
   auto const set = rules::screen_contributions(rule, RowMask::all(world_size_), non_finite_,
-                                               first.descriptor().byzantine, gram.empty() ? nullptr : &matrix);
-  Outcome<rules::Decision> decision = fail(Errc::too_many_faulty_rows, {});
-  if (set) {
-    std::vector<double> weights;
-    for (int const rank : set->ranks)
-      if (!first.weights().empty()) weights.push_back(first.weights()[static_cast<std::size_t>(rank)]);
-    decision = rules::decide(rule, {*set, gram.empty() ? matrix : matrix.subset(set->ranks), weights});
-  }
-  if (!set || !decision) {
-    failure_ = set ? decision.error() : set.error();
-    for (auto const& collective : collectives_) collective->conclude_failed();
-    return;
+                                               first.descriptor().byzantine, entries == 0 ? nullptr : &matrix);
+  if (!set) return fail_with(set.error());
+  std::vector<double> weights;
+  for (int const rank : set->ranks)
+    if (!first.weights().empty()) weights.push_back(first.weights()[static_cast<std::size_t>(rank)]);
+  auto const decide_on = [&](rules::GramMatrix const& gram) {
+    return rules::decide(rule, {*set, entries == 0 ? gram : gram.subset(set->ranks), weights, first.random_key()});
+  };
+
+  // Scope shard: everyone computes every owner's decision, so that all know of a failure and of rows without weight.
+  std::vector<rules::Decision> decisions;
+  if (of_owner.empty()) of_owner.push_back(matrix);
+  unused_ = set->rows;
+  for (auto const& gram : of_owner) {
+    auto decision = decide_on(gram);
+    if (!decision) return fail_with(decision.error());
+    RowMask unused(world_size_);
+    for (int const position : decision->unused_rows()) unused.set(set->ranks[static_cast<std::size_t>(position)]);
+    unused_ &= unused;
+    decisions.push_back(std::move(*decision));
   }
   contributors_ = set->rows;
   non_finite_ = set->non_finite;
-  for (auto const& collective : collectives_) collective->conclude(*set, *decision);
+  auto const own = decisions.size() == 1 ? 0 : static_cast<std::size_t>(first.rank());
+  for (auto const& collective : collectives_) collective->conclude(*set, decisions[own]);
+}
+
+void Agreement::fail_with(Failure failure) {
+  failure_ = std::move(failure);
+  for (auto const& collective : collectives_) collective->conclude_failed();
+}
+
+std::string Agreement::rule_text() const {
+  return has_rule() ? (*collectives_.front()->rule())->text() : std::string();
+}
+
+bool Agreement::used_fallback() const {
+  return has_rule() && collectives_.front()->rule()->uses_fallback();
 }
 
 }  // namespace holdfast::pipeline

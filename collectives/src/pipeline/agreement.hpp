@@ -40,6 +40,12 @@ class Agreement {
   [[nodiscard]] std::optional<Failure> const& failure() const { return failure_; }
   [[nodiscard]] RowMask const& contributors() const { return contributors_; }
   [[nodiscard]] RowMask const& non_finite() const { return non_finite_; }
+  /// Rows that were let in and given no weight in any shard; none where there is no rule.
+  [[nodiscard]] RowMask const& unused() const { return unused_; }
+  /// The rule that decided, "" where there is none.
+  [[nodiscard]] std::string rule_text() const;
+  [[nodiscard]] bool used_fallback() const;
+  [[nodiscard]] bool has_rule() const { return needs_agreement(); }
 
  private:
   [[nodiscard]] bool needs_agreement() const {
@@ -47,6 +53,7 @@ class Agreement {
   }
   void post();
   void decide();
+  void fail_with(Failure failure);
 
   int world_size_;
   std::uint64_t first_sequence_;
@@ -59,6 +66,7 @@ class Agreement {
   std::optional<Failure> failure_;
   RowMask contributors_ = RowMask::all(world_size_);
   RowMask non_finite_ = RowMask(world_size_);
+  RowMask unused_ = RowMask(world_size_);
 };
 
 }  // namespace holdfast::pipeline

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include <holdfast/collectives/counter_random.hpp>
 #include <holdfast/runtime/assert.hpp>
 
 namespace holdfast::pipeline {
@@ -45,7 +46,26 @@ bool is_combination_of_rows(rules::Decision const& decision) {
 
 }  // namespace
 
-Collective::Collective(Descriptor descriptor, std::optional<Rule> rule, std::optional<Coding> coding,
+std::optional<Failure> AppliedRule::choose(int members, int byzantine) {
+  uses_fallback_ = false;
+  auto const bounds = rule_.check_bounds(members, byzantine);
+  if (bounds) return std::nullopt;
+  if (!fallback_) {
+    auto failure = bounds.error();
+    failure.detail += "; add members, lower f if fewer can lie, or name a rule with a wider bound as fallback";
+    return failure;
+  }
+  auto const second = fallback_->check_bounds(members, byzantine);
+  if (!second) {
+    auto failure = second.error();
+    failure.detail = bounds.error().detail + "; and the fallback: " + failure.detail;
+    return failure;
+  }
+  uses_fallback_ = true;
+  return std::nullopt;
+}
+
+Collective::Collective(Descriptor descriptor, std::optional<AppliedRule> rule, std::optional<Coding> coding,
                        CollectiveMemory memory, std::size_t chunk_bytes, BufferPool& pool,
                        std::shared_ptr<CollectiveStatus> status)
     : descriptor_(std::move(descriptor)),
@@ -77,8 +97,9 @@ void Collective::bind(ViewId view, int rank, int world_size) {
   non_finite_ = RowMask(world_size);
   // A job of one member applies no rule: there is nobody to tolerate.
   needs_agreement_ = descriptor_.kind == CollectiveKind::aggregate && world_size_ > 1;
+  if (needs_agreement_) static_cast<void>(rule_->choose(world_size_, descriptor_.byzantine));
   // A Gram is summed over owners, each with columns of its own; without one, two members need no owners.
-  gathers_rows_ = coding_ && world_size_ <= 2 && !rule_->needs_gram() && !rule_->is_per_member();
+  gathers_rows_ = coding_ && world_size_ <= 2 && !(*rule_)->needs_gram() && !(*rule_)->is_per_member();
 }
 
 void Collective::give_back_buffers() {
@@ -109,6 +130,7 @@ std::size_t Collective::shard_bytes(std::size_t elements) const {
 
 void Collective::open(fabrics::Fabric& fabric, fabrics::ExchangeKey key) {
   keeps_rows_ = needs_agreement_ && descriptor_.byzantine > 0 && !fabric.rows_are_private();
+  stream_ = key.stream;
   exchange_ = fabric.open(key, descriptor_.encode(), memory_.contribution, memory_.result);
   stage_ = Stage::announced;
 }
@@ -187,18 +209,18 @@ Failure Collective::view_changed(int rank) const {
 }
 
 std::optional<Failure> Collective::prepare_rule() {
-  if (auto const bounds = rule_->check_bounds(world_size_, descriptor_.byzantine); !bounds) return bounds.error();
+  if (auto refused = rule_->choose(world_size_, descriptor_.byzantine)) return refused;
   bool const are_equal = std::all_of(weights_.begin(), weights_.end(), [&](double w) { return w == weights_[0]; });
   if (are_equal) weights_.clear();
-  forms_gram_ = rule_->needs_gram();
+  forms_gram_ = (*rule_)->needs_gram();
   if (forms_gram_) {
     gram_.assign(kernels::packed_entries(world_size_), 0.0);
     return std::nullopt;
   }
   auto const everyone =
-      rules::screen_contributions(*rule_, RowMask::all(world_size_), RowMask(world_size_), descriptor_.byzantine);
+      rules::screen_contributions(**rule_, RowMask::all(world_size_), RowMask(world_size_), descriptor_.byzantine);
   if (!everyone) return everyone.error();
-  auto decision = rules::decide(*rule_, {*everyone, {}, weights_});
+  auto decision = rules::decide(**rule_, {*everyone, {}, weights_, random_key()});
   if (!decision) return decision.error();
   decision_ = std::move(*decision);
   surviving_ = everyone->ranks;
@@ -224,7 +246,7 @@ fabrics::ExchangePlan Collective::plan() {
   fabrics::ExchangePlan plan;
   plan.chunk_bytes = row_bytes(chunk_elements_);
   plan.gathers = kind != CollectiveKind::reduce_scatter && !gathers_rows_;
-  plan.per_member = needs_agreement_ && rule_->is_per_member();
+  plan.per_member = needs_agreement_ && (*rule_)->is_per_member();
   plan.contributes.assign(ranks, false);
   for (int rank = 0; rank < world_size_; ++rank) {
     bool const contributes = scatters && (kind != CollectiveKind::broadcast || rank == descriptor_.root);
@@ -277,19 +299,11 @@ void Collective::reduce_block(std::size_t begin, std::size_t elements) {
     write(memory_.contribution + begin * element_bytes_, begin, elements * element_bytes_);
     return;
   }
-  bool const from_private = keeps_rows_ && stage_ == Stage::second_pass;
-  auto const row_of = [&](std::size_t index) {
-    int const source = sources_[index];
-    std::byte const* const row = from_private && source != rank_
-                                     ? private_rows_.get() + index * shard_elements_ * element_bytes_
-                                     : exchange_->row(source);
-    return row + begin * element_bytes_;
-  };
   row_pointers_.clear();
   if (stage_ == Stage::second_pass) {
-    for (int const rank : surviving_) row_pointers_.push_back(row_of(static_cast<std::size_t>(rank)));
+    for (int const rank : surviving_) row_pointers_.push_back(row_at(static_cast<std::size_t>(rank), begin));
   } else {
-    for (std::size_t index = 0; index < sources_.size(); ++index) row_pointers_.push_back(row_of(index));
+    for (std::size_t index = 0; index < sources_.size(); ++index) row_pointers_.push_back(row_at(index, begin));
   }
   kernels::Rows const rows{row_pointers_, elements, descriptor_.dtype};
   std::size_t const bytes = elements * element_bytes_;
@@ -382,7 +396,7 @@ void Collective::first_pass_block(kernels::Rows const& rows, std::size_t begin) 
 void Collective::form_statistics(kernels::Rows const& rows, std::size_t begin) {
   if (forms_gram_) {
     // A row that is not finite shows on the diagonal of the Gram; no pass of its own is needed for it.
-    kernels::accumulate_gram(rows, center_at(begin), gram_);
+    kernels::accumulate_gram(rows, center_of(rows, begin), gram_);
     return;
   }
   if (!coding_ && is_plain_mean(*decision_)) {
@@ -398,7 +412,12 @@ void Collective::form_statistics(kernels::Rows const& rows, std::size_t begin) {
 
 void Collective::combine_block(kernels::Rows const& rows, std::size_t begin) {
   std::size_t const bytes = rows.elements * element_bytes_;
-  auto const* const center = center_at(begin);
+  auto const* const center = [&] {
+    if (rules::center_source(**rule_) != rules::CenterSource::median) return center_of(rows, begin);
+    std::vector<std::byte const*> all;
+    for (std::size_t index = 0; index < sources_.size(); ++index) all.push_back(row_at(index, begin));
+    return center_of({all, rows.elements, rows.dtype}, begin);
+  }();
   if (decision_->output_ranks.empty()) {
     bool const is_linear = decision_->mixture.empty() && !decision_->coordinate;
     bool const has_center = center != nullptr && is_linear && decision_->outputs.front().center_coefficient != 0;
@@ -509,9 +528,31 @@ bool Collective::check_gathered(Blocker& blocker) {
   return true;
 }
 
-std::byte const* Collective::center_at(std::size_t begin) const {
-  if (memory_.center == nullptr || memory_.center->empty()) return nullptr;
+std::byte const* Collective::row_at(std::size_t source_index, std::size_t begin) const {
+  bool const from_private = keeps_rows_ && stage_ == Stage::second_pass;
+  int const source = sources_[source_index];
+  std::byte const* const row = from_private && source != rank_
+                                   ? private_rows_.get() + source_index * shard_elements_ * element_bytes_
+                                   : exchange_->row(source);
+  return row + begin * element_bytes_;
+}
+
+std::byte const* Collective::center_of(kernels::Rows const& all_rows, std::size_t begin) {
+  auto const source = rules::center_source(**rule_);
+  if (source == rules::CenterSource::median) {
+    // Of all rows: who is bad is known only later. A NaN is farther out than any number, so that fewer than half of the
+    // rows cannot make it the median.
+    median_.resize(all_rows.elements * element_bytes_);
+    kernels::coordinate(all_rows, {kernels::CoordinateKernel::Kind::median_lower, 0, 0}, median_.data());
+    return median_.data();
+  }
+  if (source == rules::CenterSource::none || memory_.center == nullptr || memory_.center->empty()) return nullptr;
   return memory_.center->data() + (shards_[static_cast<std::size_t>(rank_)].begin + begin) * element_bytes_;
+}
+
+std::uint64_t Collective::random_key() const {
+  std::uint64_t const index = descriptor_.scope == Scope::step ? 0 : descriptor_.index_in_round + 1;
+  return CounterRandom(descriptor_.round, stream_, index).bits(0);
 }
 
 }  // namespace holdfast::pipeline

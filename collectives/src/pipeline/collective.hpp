@@ -43,6 +43,23 @@ struct CollectiveMemory {
   std::shared_ptr<std::vector<std::byte> const> center;
 };
 
+/// The rule of a collective, and the one that takes over where it cannot tolerate f among the members of a view.
+class AppliedRule {
+ public:
+  AppliedRule(Rule rule, std::optional<Rule> fallback) : rule_(std::move(rule)), fallback_(std::move(fallback)) {}
+
+  /// Chooses for so many members. @return what the rule, or both, demand in vain
+  [[nodiscard]] std::optional<Failure> choose(int members, int byzantine);
+  [[nodiscard]] bool uses_fallback() const { return uses_fallback_; }
+  [[nodiscard]] Rule const& operator*() const { return uses_fallback_ ? *fallback_ : rule_; }
+  [[nodiscard]] Rule const* operator->() const { return &**this; }
+
+ private:
+  Rule rule_;
+  std::optional<Rule> fallback_;
+  bool uses_fallback_ = false;
+};
+
 /// What a caller may see of a collective while it runs; outlives its attempts in successive views.
 struct CollectiveStatus {
   std::atomic<bool> is_held{false};  ///< this member has the result, or the failure, of the scope
@@ -61,8 +78,8 @@ struct CollectiveStatus {
 /// reduce everything: that takes fewer bytes and codes nothing twice. Threads: only the thread that drives.
 class Collective {
  public:
-  Collective(Descriptor descriptor, std::optional<Rule> rule, std::optional<Coding> coding, CollectiveMemory memory,
-             std::size_t chunk_bytes, BufferPool& pool,
+  Collective(Descriptor descriptor, std::optional<AppliedRule> rule, std::optional<Coding> coding,
+             CollectiveMemory memory, std::size_t chunk_bytes, BufferPool& pool,
              std::shared_ptr<CollectiveStatus> status = std::make_shared<CollectiveStatus>());
   ~Collective();
 
@@ -76,7 +93,11 @@ class Collective {
   bool advance(Blocker& blocker);
 
   [[nodiscard]] Descriptor const& descriptor() const { return descriptor_; }
-  [[nodiscard]] std::optional<Rule> const& rule() const { return rule_; }
+  [[nodiscard]] std::optional<AppliedRule> const& rule() const { return rule_; }
+  [[nodiscard]] int rank() const { return rank_; }
+  /// Names the random choices of the decision that this collective takes part in: equal at all members and in all
+  /// views.
+  [[nodiscard]] std::uint64_t random_key() const;
   [[nodiscard]] bool needs_agreement() const { return needs_agreement_; }
 
   /// Members disagree about this collective, or its rule cannot work here: it never starts.
@@ -127,11 +148,14 @@ class Collective {
   [[nodiscard]] std::span<std::byte* const> destinations_at(std::size_t begin);
   void give_back_buffers();
   bool check_gathered(Blocker& blocker);
-  [[nodiscard]] std::byte const* center_at(std::size_t begin) const;
+  /// What the rows of a block are compared with; null for zeros and for rules without a centre.
+  [[nodiscard]] std::byte const* center_of(kernels::Rows const& all_rows, std::size_t begin);
+  [[nodiscard]] std::byte const* row_at(std::size_t source_index, std::size_t begin) const;
 
   Descriptor descriptor_;
-  std::optional<Rule> rule_;
+  std::optional<AppliedRule> rule_;
   std::optional<Coding> coding_;
+  std::uint32_t stream_ = 0;
   ViewId view_{};
   int rank_ = 0;
   int world_size_ = 0;
@@ -167,6 +191,7 @@ class Collective {
   BufferPool::Buffer scratch_{nullptr, nullptr};  // one block of the result, or one of every row, or both and a code
   std::size_t scratch_bytes_ = 0;
   std::vector<std::byte const*> row_pointers_;
+  std::vector<std::byte> median_;  // of one block, for rules that centre on it
   std::vector<std::byte*> destinations_;
   kernels::Digester digest_;
   std::vector<std::uint64_t> hashes_;

@@ -110,9 +110,7 @@ std::string Descriptor::difference(Descriptor const& other, std::string_view thi
   if (rule_hash != other.rule_hash) return differ("the rule", rule, other.rule);
   if (byzantine != other.byzantine)
     return differ("byzantine", std::to_string(byzantine), std::to_string(other.byzantine));
-  if (scope != other.scope)
-    return differ("the scope", scope == Scope::bucket ? "bucket" : "step",
-                  other.scope == Scope::bucket ? "bucket" : "step");
+  if (scope != other.scope) return differ("the scope", text(scope), text(other.scope));
   return {};
 }
 

@@ -145,6 +145,24 @@ bool Engine::drive_until(std::function<bool()> const& is_done, Deadline deadline
   return true;
 }
 
+RuleState Engine::save_rule_state() {
+  std::lock_guard const drive(drive_mutex_);
+  RuleState state;
+  for (std::uint32_t index = 0; index < open_streams_; ++index)
+    for (auto const& [index_in_round, center] : streams_[index]->centers)
+      state.centers[{streams_[index]->name, index_in_round}] = center;
+  return state;
+}
+
+void Engine::load_rule_state(RuleState state) {
+  std::vector<std::pair<std::uint32_t, RuleState::Place>> places;
+  for (auto const& [place, center] : state.centers) places.emplace_back(open_stream(place.stream), place);
+  std::lock_guard const drive(drive_mutex_);
+  for (auto const& stream : streams_) stream->centers.clear();
+  for (auto const& [stream, place] : places)
+    streams_[stream]->centers[place.index_in_round] = std::move(state.centers[place]);
+}
+
 void Engine::abort(std::string_view reason) {
   {
     std::lock_guard const lock(queue_mutex_);
@@ -344,7 +362,7 @@ bool Engine::may_open(StreamState const& stream, Event const& event) const {
   if (event.collective == nullptr || has_failed_.load()) return true;
   auto const& rule = event.collective->rule();
   bool const is_front = stream.rounds.empty() || stream.rounds.front() == event.round;
-  if (rule && rule->needs_center() && !is_front) return false;  // its centre is not decided yet
+  if (rule && (*rule)->needs_center() && !is_front) return false;  // its centre is not decided yet
   std::uint64_t oldest = stream.next_exchange;
   for (auto const& round : stream.rounds)
     if (round->first_open < round->agreements.size()) {
@@ -370,7 +388,7 @@ void Engine::open(StreamState& stream, Event const& event) {
   }
   agreement->add(collective);
   if (!is_step) agreement->seal();
-  if (collective->rule() && collective->rule()->needs_center()) {
+  if (collective->rule() && (*collective->rule())->needs_center()) {
     auto const center = stream.centers.find(collective->descriptor().index_in_round);
     if (center != stream.centers.end() && center->second->size() == collective->result_bytes())
       collective->memory().center = center->second;
@@ -451,17 +469,31 @@ void Engine::finish(StreamState& stream, RoundState& round, Outcome<Reduction> o
     failure.elapsed = std::chrono::steady_clock::now() - round.started;
     failure.operation = operation(round);
   } else {
+    // What a rule gives no weight may be the same rows in every round: said when it changes.
+    std::vector<int> without_weight;
     for (auto const& excluded : outcome->excluded)
+      if (excluded.cause == Exclusion::Cause::no_weight) without_weight.push_back(excluded.rank);
+    bool const says_weights = without_weight != stream.without_weight;
+    stream.without_weight = std::move(without_weight);
+    for (auto const& excluded : outcome->excluded) {
+      if (excluded.cause == Exclusion::Cause::no_weight && !says_weights) continue;
       group_.events().record("exclusion", {{"stream", stream.name},
                                            {"round", static_cast<std::int64_t>(round.id.number)},
                                            {"rank", static_cast<std::int64_t>(excluded.rank)},
                                            {"reason", excluded.reason}});
+    }
+    if (outcome->used_fallback != stream.used_fallback) {
+      stream.used_fallback = outcome->used_fallback;
+      group_.events().record("fallback", {{"stream", stream.name},
+                                          {"round", static_cast<std::int64_t>(round.id.number)},
+                                          {"in_use", outcome->used_fallback}});
+    }
   }
   for (auto const& agreement : round.agreements)
     for (auto const& collective : agreement->collectives()) {
       auto& memory = collective->memory();
       if (outcome) {
-        if (collective->rule() && collective->rule()->needs_center())
+        if (collective->rule() && (*collective->rule())->needs_center())
           stream.centers[collective->descriptor().index_in_round] = std::make_shared<std::vector<std::byte>>(
               collective->result(), collective->result() + collective->result_bytes());
         if (memory.deliver) memory.deliver();

@@ -19,6 +19,7 @@
 #include "pipeline/buffer_pool.hpp"
 #include "pipeline/connector.hpp"
 #include "pipeline/round_state.hpp"
+#include "pipeline/rule_state.hpp"
 
 namespace holdfast::pipeline {
 
@@ -56,6 +57,11 @@ class Engine {
   /// Helps or waits until `is_done` or the deadline, as the training thread that `round` holds up. @return is_done()
   bool wait_for(RoundState const& round, std::function<bool()> const& is_done, Deadline deadline);
 
+  /// What the rules of all streams remember. Between rounds; from any thread.
+  [[nodiscard]] RuleState save_rule_state();
+  /// Replaces it. @throws Error bad_argument when it names more streams than a communicator has
+  void load_rule_state(RuleState state);
+
   void abort(std::string_view reason);
 
   /// The failure of a caller whose deadline passed: says who is being waited for.
@@ -75,6 +81,9 @@ class Engine {
     std::deque<std::shared_ptr<RoundState>> rounds;  // not finished, in order
     // Results of the last committed round, whole, by index in the round, for rules that centre on them.
     std::map<std::uint32_t, std::shared_ptr<std::vector<std::byte> const>> centers;
+    // Said in the event log when they change.
+    std::vector<int> without_weight;
+    bool used_fallback = false;
   };
 
   bool drive_until(std::function<bool()> const& is_done, Deadline deadline);

@@ -26,17 +26,31 @@ Outcome<Reduction> outcome_of(RoundState const& round, View const& view) {
   Reduction reduction;
   reduction.view = view.id;
   reduction.round = round.id;
+  std::optional<RowMask> unused;
+  std::string rule;
   for (auto const& agreement : round.agreements) {
     if (agreement->failure()) return fail(*agreement->failure());
+    if (agreement->has_rule()) {
+      unused = unused ? *unused & agreement->unused() : agreement->unused();
+      if (rule.empty()) rule = agreement->rule_text();
+      reduction.used_fallback |= agreement->used_fallback();
+    }
     contributors &= agreement->contributors();
     non_finite |= agreement->non_finite();
     for (auto const& collective : agreement->collectives()) reduction.sent_bytes += collective->sent_bytes();
   }
   reduction.contributors = contributors.indices();
-  for (int rank = 0; rank < view.world_size(); ++rank)
-    if (!contributors.test(rank))
-      reduction.excluded.push_back({rank, view.members[static_cast<std::size_t>(rank)].id,
-                                    non_finite.test(rank) ? "non-finite elements" : "did not arrive in time"});
+  for (int rank = 0; rank < view.world_size(); ++rank) {
+    auto const member = view.members[static_cast<std::size_t>(rank)].id;
+    using Cause = Exclusion::Cause;
+    if (non_finite.test(rank)) {
+      reduction.excluded.push_back({rank, member, "non-finite elements", Cause::non_finite});
+    } else if (!contributors.test(rank)) {
+      reduction.excluded.push_back({rank, member, "did not arrive in time", Cause::missing});
+    } else if (unused && unused->test(rank)) {
+      reduction.excluded.push_back({rank, member, "given no weight by " + rule, Cause::no_weight});
+    }
+  }
   return reduction;
 }
 

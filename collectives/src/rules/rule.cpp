@@ -132,6 +132,12 @@ bool Rule::is_per_member() const {
   return impl_->linear != nullptr && impl_->linear->is_per_member();
 }
 
+bool Rule::names_unused_rows() const {
+  auto const& mixers = impl_->mixers;
+  return impl_->coordinate == nullptr ||
+         std::any_of(mixers.begin(), mixers.end(), [](auto const& mixer) { return mixer.entry->name == "nnm"; });
+}
+
 bool Rule::uses_weights() const {
   return impl_->linear != nullptr && impl_->linear->uses_weights();
 }

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <thread>
@@ -230,6 +231,151 @@ TEST(Round, centres_clipping_on_the_last_committed_result) {
       fill(bucket, 10);
       ASSERT_TRUE(communicator.aggregate(bucket, options).wait(soon()));
       EXPECT_FLOAT_EQ(floats(bucket.result())[0], static_cast<float>(step));
+    }
+  });
+}
+
+TEST(Round, names_the_rows_that_the_rule_gave_no_weight) {
+  run_members(4, "loopback", [](Communicator& communicator) {
+    auto bucket = communicator.allocate(3000, DType::float32);
+    float const values[] = {1, 2, 1000, 3};
+    fill(bucket, values[communicator.rank()]);
+    for (char const* rule : {"mda", "nnm+trimmed_mean"}) {
+      auto const reduction = communicator.aggregate(bucket, robust(rule, 1)).wait(soon());
+      ASSERT_TRUE(reduction) << reduction.error().message();
+      EXPECT_EQ(reduction->contributors, (std::vector<int>{0, 1, 2, 3})) << "it arrived and was finite";
+      ASSERT_EQ(reduction->excluded.size(), 1U) << rule;
+      EXPECT_EQ(reduction->excluded[0].rank, 2);
+      EXPECT_EQ(reduction->excluded[0].cause, Exclusion::Cause::no_weight);
+      EXPECT_EQ(reduction->excluded[0].reason, std::string("given no weight by ") + rule);
+    }
+    auto const coordinate_wise = communicator.aggregate(bucket, robust("trimmed_mean", 1)).wait(soon());
+    ASSERT_TRUE(coordinate_wise);
+    EXPECT_TRUE(coordinate_wise->excluded.empty());
+  });
+}
+
+TEST(Round, names_only_rows_without_weight_in_all_its_decisions) {
+  run_members(4, "loopback", [](Communicator& communicator) {
+    auto first = communicator.allocate(100, DType::float32);
+    auto second = communicator.allocate(100, DType::float32);
+    bool const lies = communicator.rank() == 2;
+    fill(first, lies ? 1000.0F : static_cast<float>(communicator.rank()));
+    fill(second, communicator.rank() == 0 ? 1000.0F : 1.0F);
+    auto round = communicator.begin();
+    round.aggregate(first, robust("mda", 1, Scope::bucket));
+    round.aggregate(second, robust("mda", 1, Scope::bucket));
+    auto const reduction = round.commit(soon());
+    ASSERT_TRUE(reduction);
+    EXPECT_TRUE(reduction->excluded.empty());
+  });
+}
+
+TEST(Round, decides_on_each_shard_by_itself_in_scope_shard) {
+  run_members(4, "loopback", [](Communicator& communicator) {
+    auto bucket = communicator.allocate(4 * 64, DType::float32);
+    fill(bucket, static_cast<float>(communicator.rank()));
+    // Each member lies in its own shard, far less than its distance to the others over all shards together allows.
+    auto* const values = reinterpret_cast<float*>(bucket.contribution().data());
+    std::fill_n(values + 64 * communicator.rank(), 64, 1000.0F);
+    auto const by_shard = communicator.aggregate(bucket, robust("mda", 1, Scope::shard)).wait(soon());
+    ASSERT_TRUE(by_shard) << by_shard.error().message();
+    for (int shard = 0; shard < 4; ++shard)
+      EXPECT_FLOAT_EQ(floats(bucket.result())[64 * shard], static_cast<float>(6 - shard) / 3) << shard;
+    EXPECT_TRUE(by_shard->excluded.empty()) << "each has weight in some shard";
+    auto const together = communicator.aggregate(bucket, robust("mda", 1, Scope::bucket)).wait(soon());
+    ASSERT_TRUE(together);
+    float const* const all = floats(bucket.result());
+    EXPECT_GT(std::max({all[0], all[64], all[128], all[192]}), 300.0F) << "one decision cannot leave out all four";
+  });
+}
+
+TEST(Round, leaves_a_bad_row_out_of_all_shards_in_scope_shard) {
+  run_members(4, "loopback", [](Communicator& communicator) {
+    for (char const* rule : {"mda", "median", "nnm+median"}) {
+      auto bucket = communicator.allocate(4 * 64, DType::float32);
+      fill(bucket, communicator.rank() == 1 ? 7.0F : 1.0F);
+      if (communicator.rank() == 1)
+        reinterpret_cast<float*>(bucket.contribution().data())[70] = std::numeric_limits<float>::quiet_NaN();
+      auto const reduction = communicator.aggregate(bucket, robust(rule, 1, Scope::shard)).wait(soon());
+      ASSERT_TRUE(reduction) << reduction.error().message();
+      EXPECT_EQ(reduction->contributors, (std::vector<int>{0, 2, 3}));
+      for (int element = 0; element < 256; ++element) ASSERT_EQ(floats(bucket.result())[element], 1.0F) << rule;
+    }
+  });
+}
+
+TEST(Round, falls_back_to_the_rule_that_was_named_and_to_no_other) {
+  run_members(4, "loopback", [](Communicator& communicator) {
+    auto bucket = communicator.allocate(1000, DType::float32);
+    fill(bucket, communicator.rank() == 3 ? 1000.0F : 2.0F);
+    auto options = robust("krum", 1);  // needs 2f + 2 < n
+    auto const refused = communicator.aggregate(bucket, options).wait(soon());
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::f_out_of_bounds);
+    options.fallback = Rule::parse("trimmed_mean");
+    auto const reduction = communicator.aggregate(bucket, options).wait(soon());
+    ASSERT_TRUE(reduction) << reduction.error().message();
+    EXPECT_TRUE(reduction->used_fallback);
+    EXPECT_EQ(floats(bucket.result())[999], 2);
+    options.rule = Rule::parse("median");
+    auto const within = communicator.aggregate(bucket, options).wait(soon());
+    ASSERT_TRUE(within);
+    EXPECT_FALSE(within->used_fallback);
+    options = robust("krum", 2);
+    options.fallback = Rule::parse("trimmed_mean");  // 2f < n does not hold either
+    auto const neither = communicator.aggregate(bucket, options).wait(soon());
+    ASSERT_FALSE(neither);
+    EXPECT_EQ(neither.error().code, Errc::f_out_of_bounds);
+  });
+}
+
+TEST(Round, clips_around_the_median_whatever_one_row_holds) {
+  run_members(4, "loopback", [](Communicator& communicator) {
+    auto bucket = communicator.allocate(9000, DType::float32);
+    fill(bucket, static_cast<float>(communicator.rank() % 3));
+    if (communicator.rank() == 3)
+      reinterpret_cast<float*>(bucket.contribution().data())[8000] = std::numeric_limits<float>::quiet_NaN();
+    auto const reduction =
+        communicator.aggregate(bucket, robust("centered_clipping(center=median, threshold=1)", 1)).wait(soon());
+    ASSERT_TRUE(reduction) << reduction.error().message();
+    EXPECT_EQ(reduction->contributors, (std::vector<int>{0, 1, 2}));
+    for (int const element : {0, 8000, 8999}) EXPECT_NEAR(floats(bucket.result())[element], 1, 1e-3);
+  });
+}
+
+TEST(Round, puts_rows_into_other_buckets_each_time) {
+  run_members(4, "loopback", [](Communicator& communicator) {
+    auto bucket = communicator.allocate(10, DType::float32);
+    float const values[] = {0, 1, 10, 100};
+    fill(bucket, values[communicator.rank()]);
+    std::vector<float> seen;
+    for (int step = 0; step < 12; ++step) {
+      ASSERT_TRUE(communicator.aggregate(bucket, robust("bucketing(3)+median(yes)", 0)).wait(soon()));
+      seen.push_back(floats(bucket.result())[0]);
+    }
+    EXPECT_NE(std::adjacent_find(seen.begin(), seen.end(), std::not_equal_to<>()), seen.end());
+  });
+}
+
+TEST(Round, carries_what_a_rule_remembers_into_another_communicator) {
+  run_members(3, "loopback", [](Communicator& communicator) {
+    auto const options = robust("centered_clipping(threshold=1, iterations=1)", 1);
+    auto bucket = communicator.allocate(100, DType::float32);
+    fill(bucket, 10);
+    for (int step = 0; step < 3; ++step) ASSERT_TRUE(communicator.aggregate(bucket, options).wait(soon()));
+    auto const state = communicator.save_rule_state();
+    ASSERT_TRUE(communicator.aggregate(bucket, options).wait(soon()));
+    float const next = floats(bucket.result())[0];
+    ASSERT_TRUE(communicator.load_rule_state(state).has_value());
+    EXPECT_EQ(communicator.save_rule_state(), state);
+    ASSERT_TRUE(communicator.aggregate(bucket, options).wait(soon()));
+    EXPECT_EQ(floats(bucket.result())[0], next);
+    for (std::size_t length = 0; length < state.size(); length += 7) {
+      auto const cut = communicator.load_rule_state(std::span(state).first(length));
+      if (length != 8) {
+        EXPECT_FALSE(cut.has_value()) << length;
+      }
     }
   });
 }

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <holdfast/collectives/bucket.hpp>
 #include <holdfast/collectives/round.hpp>
@@ -68,6 +70,12 @@ class Communicator {
   Work all_gather(ConstBuffer in, MutableBuffer out);
   Work broadcast(MutableBuffer buffer, int root);
   Work barrier();
+
+  /// What rules with memory (centered_clipping) keep from round to round, as bytes; equal at all members between
+  /// rounds. It belongs to the training state: register it where joiners and checkpoints take that from.
+  [[nodiscard]] std::vector<std::byte> save_rule_state() const;
+  /// Replaces it, between rounds and before the first. @return corrupt_message for bytes that are no such state
+  Outcome<void> load_rule_state(std::span<std::byte const> bytes);
 
   /// Ends all pending and future work of this communicator with Errc::aborted. Local, thread-safe, never blocks; the
   /// first reason given wins.

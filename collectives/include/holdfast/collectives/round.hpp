@@ -4,6 +4,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include <holdfast/collectives/bucket.hpp>
 #include <holdfast/collectives/buffer.hpp>
@@ -20,12 +21,22 @@ namespace holdfast {
 enum class Scope : unsigned char {
   bucket = 1,  ///< each collective decides alone: more overlap, an attacker may stay inside the bound in each
   step = 2,    ///< one Gram matrix and one decision over all collectives of the round
+  /// Each owner decides on its shard by itself. An attacker that hides its damage in one shard is met there, one that
+  /// spreads it may stay inside the bound in each; rows with NaN or infinity leave all shards.
+  shard = 3,
 };
+
+[[nodiscard]] constexpr std::string_view name(Scope scope) {
+  return scope == Scope::bucket ? "bucket" : scope == Scope::step ? "step" : "shard";
+}
 
 struct AggregateOptions {
   Rule rule = Rule::parse("mean");
   int byzantine = 0;  ///< f: contributions to tolerate; equal at all members
   Scope scope = Scope::step;
+  /// Takes over where `rule` cannot tolerate `byzantine` faults among the members of the view, which may have shrunk.
+  /// None: such a round fails with f_out_of_bounds. Fewer faults than `byzantine` are never assumed.
+  std::optional<Rule> fallback;
   double weight = 1.0;  ///< this member's sample weight, > 0, for rules that use weights
 
   /// How float32 contributions travel; none: as they are. A contribution whose code is flagged or impossible counts as

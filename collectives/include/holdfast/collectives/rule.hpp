@@ -45,6 +45,9 @@ class Rule {
   [[nodiscard]] bool needs_center() const;
   /// Whether each member gets an output of its own (nearest-neighbour averaging).
   [[nodiscard]] bool is_per_member() const;
+  /// Whether it may give a whole row no weight and say so (Exclusion::Cause::no_weight). A coordinate-wise rule by
+  /// itself weighs each element by itself; the mean weighs every row.
+  [[nodiscard]] bool names_unused_rows() const;
   /// Whether sample weights change the result; the others ignore weights.
   [[nodiscard]] bool uses_weights() const;
 
