@@ -38,7 +38,7 @@ Adversary::Adversary(holdfast::Communicator& communicator, AttackFlags const& fl
       attack_(Attack::parse(flags.is_on() ? flags.attack : "sign_flip_own")),
       seed_(seed),
       is_attacker_(flags.is_attacker(communicator.rank())),
-      needs_oracle_(flags.is_on() && attack_.knowledge() == holdfast::AttackKnowledge::omniscient) {
+      needs_oracle_(flags.is_on() && attack_.knowledge() != holdfast::AttackKnowledge::local) {
   if (needs_oracle_) oracle_ = communicator.stream("oracle");
 }
 
@@ -54,7 +54,7 @@ std::function<void(std::span<float>)> Adversary::hook() {
 void Adversary::replace(std::span<float> row) {
   auto const members = static_cast<std::size_t>(communicator_.world_size());
   std::vector<float> all;
-  std::vector<std::span<float const>> honest;
+  std::vector<std::span<float const>> honest, colluding;
   if (needs_oracle_) {
     all.resize(members * row.size());
     auto round = communicator_.begin(oracle_);
@@ -62,8 +62,8 @@ void Adversary::replace(std::span<float> row) {
     auto const outcome = round.commit(holdfast::Deadline::after(communicator_.group().config().op_timeout));
     if (!outcome) throw Error(outcome.error().code, outcome.error().message());
     for (std::size_t rank = 0; rank < members; ++rank)
-      if (!flags_.is_attacker(static_cast<int>(rank)))
-        honest.push_back(std::span<float const>(all).subspan(rank * row.size(), row.size()));
+      (flags_.is_attacker(static_cast<int>(rank)) ? colluding : honest)
+          .push_back(std::span<float const>(all).subspan(rank * row.size(), row.size()));
   }
   if (!is_attacker_) return;
   std::vector<float> const own(row.begin(), row.end());
@@ -75,6 +75,9 @@ void Adversary::replace(std::span<float> row) {
   input.step = step_;
   input.member = static_cast<std::uint64_t>(communicator_.rank());
   input.seed = seed_;
+  input.colluding = colluding;
+  input.rule = rule_ ? &*rule_ : nullptr;
+  input.memory = &memory_[row_++];
   attack_.make_row(input, row);
 }
 

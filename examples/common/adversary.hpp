@@ -2,12 +2,15 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include <holdfast/collectives/attacks.hpp>
 #include <holdfast/collectives/communicator.hpp>
+#include <holdfast/collectives/rule.hpp>
 
 namespace examples {
 
@@ -35,7 +38,12 @@ class Adversary {
   [[nodiscard]] bool flips_labels() const;
   /// What this member has to hook into its contributions; empty if nothing.
   [[nodiscard]] std::function<void(std::span<float>)> hook();
-  void begin_step(std::uint64_t step) { step_ = step; }
+  /// The rule that attacks against a rule (optimal_*) are to deceive.
+  void know(holdfast::Rule rule) { rule_ = std::move(rule); }
+  void begin_step(std::uint64_t step) {
+    step_ = step;
+    row_ = 0;
+  }
 
  private:
   void replace(std::span<float> row);
@@ -45,6 +53,9 @@ class Adversary {
   holdfast::Attack attack_;
   std::uint64_t seed_;
   std::uint64_t step_ = 0;
+  std::size_t row_ = 0;                                   ///< of this step: a model may be sent in several
+  std::map<std::size_t, holdfast::AttackMemory> memory_;  ///< of each of them
+  std::optional<holdfast::Rule> rule_;
   bool is_attacker_ = false;
   bool needs_oracle_ = false;
   holdfast::Stream oracle_;

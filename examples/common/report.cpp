@@ -10,6 +10,7 @@
 namespace examples {
 
 void RunTally::add(holdfast::Reduction const& reduction) {
+  ++rounds_;
   sent_bytes_ += reduction.sent_bytes;
   for (auto const& exclusion : reduction.excluded) ++excluded_[{exclusion.rank, exclusion.reason}];
 }
@@ -19,7 +20,7 @@ std::string RunTally::excluded_json() const {
   for (auto const& [who, rounds] : excluded_) {
     if (text.size() > 1) text += ", ";
     text += "{\"rank\": " + std::to_string(who.first) + ", \"reason\": " + json_string(who.second) +
-            ", \"rounds\": " + std::to_string(rounds) + "}";
+            ", \"rounds\": " + std::to_string(rounds) + ", \"share\": " + json_number(share(rounds)) + "}";
   }
   return text + "]";
 }
@@ -27,9 +28,15 @@ std::string RunTally::excluded_json() const {
 std::string RunTally::excluded_text() const {
   std::string text;
   for (auto const& [who, rounds] : excluded_)
-    text += (text.empty() ? "" : ", ") + ("rank " + std::to_string(who.first)) + ": " + who.second + " (" +
-            std::to_string(rounds) + " rounds)";
+    text += (text.empty() ? "" : ", ") + ("rank " + std::to_string(who.first)) + ": " + who.second + " in " +
+            json_number(std::round(1000 * share(rounds)) / 10) + " % of rounds";
   return text.empty() ? "nobody" : text;
+}
+
+std::string exclusion_note(holdfast::Rule const& rule) {
+  if (rule.names_unused_rows()) return "";
+  return rule.text() +
+         " decides in each element by itself: it may leave values of any member out, no member as a whole";
 }
 
 std::string json_string(std::string const& text) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <holdfast/collectives/reduction.hpp>
+#include <holdfast/collectives/rule.hpp>
 
 namespace examples {
 
@@ -15,15 +16,23 @@ class RunTally {
  public:
   void add(holdfast::Reduction const& reduction);
   [[nodiscard]] std::uint64_t sent_bytes() const { return sent_bytes_; }
-  /// JSON list of {"rank", "reason", "rounds"}.
+  /// JSON list of {"rank", "reason", "rounds", "share"}, share of all rounds that committed.
   [[nodiscard]] std::string excluded_json() const;
-  /// The same for people: "rank 2: non-finite elements (12 rounds)" or "nobody".
+  /// The same for people: "rank 2: given no weight by krum in 97 % of rounds" or "nobody".
   [[nodiscard]] std::string excluded_text() const;
 
  private:
+  [[nodiscard]] double share(std::uint64_t rounds) const {
+    return static_cast<double>(rounds) / static_cast<double>(rounds_);
+  }
+
   std::uint64_t sent_bytes_ = 0;
+  std::uint64_t rounds_ = 0;
   std::map<std::pair<int, std::string>, std::uint64_t> excluded_;
 };
+
+/// Why a rule can never say that it left a member out as a whole; "" if it can.
+std::string exclusion_note(holdfast::Rule const& rule);
 
 /// `text` as a JSON string with its quotation marks.
 std::string json_string(std::string const& text);

@@ -6,7 +6,7 @@
 #include <torch/torch.h>
 
 #include <holdfast/collectives/communicator.hpp>
-#include <holdfast/optim/data_parallel.hpp>
+#include <holdfast/collectives/schemes/privacy.hpp>
 #include <holdfast/runtime/config.hpp>
 #include <holdfast/runtime/group.hpp>
 
@@ -17,18 +17,26 @@
 #include "../common/report.hpp"
 #include "../common/split.hpp"
 #include "model.hpp"
+#include "scheme.hpp"
 
 namespace {
 
 struct Flags {
-  std::string data, rule, split, model;
-  int byzantine, threads;
+  std::string data, split, model;
+  SchemeOptions scheme;
+  int threads;
   examples::AttackFlags attack;
   std::uint64_t steps, seed, eval_every;
   std::int64_t batch;
-  double lr, momentum;
+  double dp_delta;
   bool json;
 };
+
+holdfast::Scope parse_scope(std::string const& text) {
+  for (auto const scope : {holdfast::Scope::step, holdfast::Scope::bucket, holdfast::Scope::shard})
+    if (text == holdfast::name(scope)) return scope;
+  throw holdfast::Error(holdfast::Errc::bad_argument, "unknown scope '" + text + "'; valid: step, bucket, shard");
+}
 
 std::optional<Flags> flags_of(int argc, char** argv) {
   cxxopts::Options options("digits",
@@ -39,6 +47,8 @@ std::optional<Flags> flags_of(int argc, char** argv) {
       cxxopts::value<std::string>()->default_value("build/data/digits.csv"));
   add("rule", "aggregation rule, such as nnm+trimmed_mean", cxxopts::value<std::string>()->default_value("mean"));
   add("byzantine", "f: liars that the rule has to tolerate", cxxopts::value<int>()->default_value("0"));
+  add("fallback", "rule to use while too few members are left for --rule to tolerate f", cxxopts::value<std::string>());
+  add("scope", "one decision per step, bucket or shard", cxxopts::value<std::string>()->default_value("step"));
   add("attack", "what attackers send, such as sign_flip or alie(-1.5)",
       cxxopts::value<std::string>()->default_value("none"));
   add("attackers", "ranks that lie, such as 1,3", cxxopts::value<std::vector<int>>());
@@ -46,7 +56,18 @@ std::optional<Flags> flags_of(int argc, char** argv) {
   add("model", "mlp or cnn", cxxopts::value<std::string>()->default_value("mlp"));
   add("steps", "training steps", cxxopts::value<std::uint64_t>()->default_value("300"));
   add("batch", "rows per member and step", cxxopts::value<std::int64_t>()->default_value("16"));
-  add("lr", "learning rate", cxxopts::value<double>()->default_value("0.5"));
+  add("scheme", "data_parallel, monna, fedvote, spsa or local_sgd",
+      cxxopts::value<std::string>()->default_value("data_parallel"));
+  add("local-steps", "steps between exchanges of fedvote and local_sgd",
+      cxxopts::value<std::uint64_t>()->default_value("40"));
+  add("variance-correction", "of local_sgd: averaged parameters keep the members' variance");
+  add("dp-clip", "private training: greatest norm of the gradient of one example; 0: off",
+      cxxopts::value<double>()->default_value("0"));
+  add("dp-noise", "private training: deviation of the noise, in multiples of dp-clip",
+      cxxopts::value<double>()->default_value("0"));
+  add("dp-delta", "private training: for which delta epsilon is given",
+      cxxopts::value<double>()->default_value("1e-5"));
+  add("lr", "learning rate; default 0.5, monna 0.75, fedvote 0.05, spsa 0.01", cxxopts::value<double>());
   add("worker-momentum", "momentum of each member before aggregation", cxxopts::value<double>()->default_value("0.9"));
   add("seed", "of start, split and batches", cxxopts::value<std::uint64_t>()->default_value("0"));
   add("eval-every", "test accuracy every so many steps; 0: at the end",
@@ -59,25 +80,43 @@ std::optional<Flags> flags_of(int argc, char** argv) {
 
   Flags flags;
   auto const text = [&](char const* name) { return given[name].as<std::string>(); };
-  flags.data = text("data"), flags.rule = text("rule"), flags.split = text("split"), flags.model = text("model");
-  flags.byzantine = given["byzantine"].as<int>(), flags.threads = given["threads"].as<int>();
+  flags.data = text("data"), flags.split = text("split"), flags.model = text("model");
+  auto& scheme = flags.scheme;
+  scheme.name = text("scheme"), scheme.rule = text("rule"), scheme.scope = parse_scope(text("scope"));
+  if (given.count("fallback")) scheme.fallback = text("fallback");
+  scheme.byzantine = given["byzantine"].as<int>(), flags.threads = given["threads"].as<int>();
+  scheme.local_steps = given["local-steps"].as<std::uint64_t>();
+  scheme.variance_correction = given.count("variance-correction") > 0;
+  scheme.clip = given["dp-clip"].as<double>(), scheme.noise = given["dp-noise"].as<double>();
+  flags.dp_delta = given["dp-delta"].as<double>();
   flags.attack.attack = text("attack");
   if (given.count("attackers")) flags.attack.attackers = given["attackers"].as<std::vector<int>>();
   flags.steps = given["steps"].as<std::uint64_t>(), flags.seed = given["seed"].as<std::uint64_t>();
   flags.eval_every = given["eval-every"].as<std::uint64_t>();
-  flags.batch = given["batch"].as<std::int64_t>(), flags.lr = given["lr"].as<double>();
-  flags.momentum = given["worker-momentum"].as<double>(), flags.json = given.count("json") > 0;
-  if (flags.batch < 1 || flags.threads < 1 || !(flags.lr > 0))
+  flags.batch = given["batch"].as<std::int64_t>();
+  auto const usual = scheme.name == "monna"     ? 0.75
+                     : scheme.name == "fedvote" ? 0.05
+                     : scheme.name == "spsa"    ? 0.01
+                                                : 0.5;
+  scheme.learning_rate = given.count("lr") ? given["lr"].as<double>() : usual;
+  scheme.momentum = given["worker-momentum"].as<double>(), flags.json = given.count("json") > 0;
+  scheme.seed = flags.seed;
+  if (flags.batch < 1 || flags.threads < 1 || !(scheme.learning_rate > 0))
     throw holdfast::Error(holdfast::Errc::bad_argument, "batch, threads and lr must be above 0");
   return flags;
 }
 
 // What can be refused without the other members is refused before they are waited for.
 void check(Flags const& flags, int world_size) {
-  auto const rule = holdfast::Rule::parse(flags.rule);
+  auto const& scheme = flags.scheme;
+  check_scheme(scheme);
+  auto const rule = holdfast::Rule::parse(scheme.rule);
+  std::optional<holdfast::Rule> fallback;
+  if (!scheme.fallback.empty()) fallback = holdfast::Rule::parse(scheme.fallback);
   flags.attack.check(world_size);
   if (world_size > 1)
-    if (auto const fits = rule.check_bounds(world_size, flags.byzantine); !fits)
+    if (auto const fits = rule.check_bounds(world_size, scheme.byzantine);
+        !fits && !(fallback && fallback->check_bounds(world_size, scheme.byzantine)))
       throw holdfast::Error(fits.error().code, fits.error().detail);
 }
 
@@ -126,31 +165,42 @@ int train(int argc, char** argv) {
   if (lies && adversary.flips_labels()) labels = images.classes - 1 - labels;
   std::mt19937_64 random(3000 + 1000003 * flags.seed + static_cast<std::uint64_t>(rank));
 
-  holdfast::DataParallel parallel(communicator, model,
-                                  holdfast::DataParallelOptions()
-                                      .rule(flags.rule)
-                                      .byzantine(flags.byzantine)
-                                      .worker_momentum(flags.momentum)
-                                      .on_contribution(adversary.hook()));
-  torch::optim::SGD sgd(model->parameters(), flags.lr);
+  auto options = flags.scheme;
+  adversary.know(holdfast::Rule::parse(options.rule));
+  options.on_contribution = adversary.hook();
+  auto const scheme = make_scheme(communicator, model, options);
+  bool const is_private = options.clip > 0;
+  double const sampling_rate = std::min(1.0, static_cast<double>(flags.batch) / static_cast<double>(own.size(0)));
+  holdfast::PrivacyAccountant accountant;
   examples::RunTally tally;
   examples::Progress progress(rank == 0, flags.steps);
   std::uint64_t steps = 0, skipped = 0;
   double tested = 0;
   for (; steps < flags.steps; ++steps) {
     std::vector<std::int64_t> drawn;
-    for (std::int64_t i = 0; i < std::min(flags.batch, own.size(0)); ++i)
-      drawn.push_back(static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(own.size(0))));
+    if (is_private) {
+      // Each row by a coin of its own: that is what the accountant counts.
+      for (std::int64_t row = 0; row < own.size(0); ++row)
+        if (std::generate_canonical<double, 53>(random) < sampling_rate) drawn.push_back(row);
+    } else {
+      for (std::int64_t i = 0; i < std::min(flags.batch, own.size(0)); ++i)
+        drawn.push_back(static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(own.size(0))));
+    }
     auto const batch = torch::tensor(drawn, torch::kLong);
 
-    sgd.zero_grad();
     adversary.begin_step(steps);
-    auto const scores = model->forward(pixels.index_select(0, batch));
-    auto const loss = torch::nn::functional::cross_entropy(scores, labels.index_select(0, batch));
-    loss.backward();
-    auto const step = parallel.step(sgd);
+    double seen = 0;
+    auto const loss_of = [&](std::vector<std::int64_t> const& places) {
+      auto const chosen = places.empty() ? batch : batch.index_select(0, torch::tensor(places, torch::kLong));
+      auto const loss = torch::nn::functional::cross_entropy(model->forward(pixels.index_select(0, chosen)),
+                                                             labels.index_select(0, chosen));
+      seen = loss.item<double>();
+      return loss;
+    };
+    auto const step = scheme->step(loss_of, batch.size(0));
+    if (is_private && step) accountant.add_steps(options.noise, sampling_rate, 1);
     if (step) {
-      tally.add(*step);
+      if (*step) tally.add(**step);
     } else if (step.error().code == holdfast::Errc::too_many_faulty_rows) {
       // All members know; the parameters are as before. Once those are not finite, no gradient will be again.
       if (skipped++ == 0 && rank == 0) std::cerr << "digits: step skipped: " << step.error().message() << std::endl;
@@ -162,7 +212,7 @@ int train(int argc, char** argv) {
     }
     bool const tests = rank == 0 && flags.eval_every > 0 && (steps + 1) % flags.eval_every == 0;
     if (tests) tested = accuracy(model, images);
-    progress.update(steps + 1, "loss " + examples::json_number(loss.item<double>()) +
+    progress.update(steps + 1, "loss " + examples::json_number(seen) +
                                    (tested > 0 ? "  test " + examples::json_number(tested) + " %" : ""));
   }
   progress.finish();
@@ -173,19 +223,25 @@ int train(int argc, char** argv) {
     for (int const attacker : flags.attack.attackers)
       attackers += (attackers.empty() ? "" : ", ") + std::to_string(attacker);
     using examples::json_number, examples::json_string;
+    auto const note = examples::exclusion_note(holdfast::Rule::parse(options.rule));
     if (flags.json)
       std::cout << "{\"test_accuracy\": " << json_number(result) << ", \"steps\": " << steps
                 << ", \"seconds\": " << json_number(seconds) << ", \"bytes_sent_per_rank\": " << tally.sent_bytes()
-                << ", \"excluded\": " << tally.excluded_json() << ", \"skipped_steps\": " << skipped
-                << ", \"ranks\": " << world_size << ", \"fabric\": " << json_string(std::string(communicator.fabric()))
-                << ", \"rule\": " << json_string(flags.rule) << ", \"byzantine\": " << flags.byzantine
+                << ", \"excluded\": " << tally.excluded_json()
+                << ", \"excluded_note\": " << json_string(world_size > 1 ? note : "")
+                << ", \"skipped_steps\": " << skipped << ", \"ranks\": " << world_size
+                << ", \"fabric\": " << json_string(std::string(communicator.fabric()))
+                << ", \"rule\": " << json_string(options.rule) << ", \"byzantine\": " << options.byzantine
                 << ", \"attack\": " << json_string(flags.attack.attack) << ", \"attackers\": [" << attackers
                 << "], \"split\": " << json_string(flags.split) << ", \"model\": " << json_string(flags.model)
+                << ", \"scheme\": " << json_string(options.name)
+                << ", \"epsilon\": " << (is_private ? json_number(accountant.epsilon(flags.dp_delta)) : "null")
                 << ", \"seed\": " << flags.seed << "}" << std::endl;
     else
       std::cout << "test accuracy " << json_number(result) << " % after " << steps << " steps in "
                 << json_number(seconds) << " s, " << tally.sent_bytes()
-                << " bytes sent per rank, excluded: " << tally.excluded_text() << std::endl;
+                << " bytes sent per rank, excluded: " << tally.excluded_text()
+                << (note.empty() || world_size == 1 ? "" : " (" + note + ")") << std::endl;
   }
   return 0;
 }

@@ -90,6 +90,7 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
     communicator = borrowed ? borrowed : &*storage->owned;
     aggregate.rule = Rule::parse(options.rule());
     aggregate.byzantine = options.byzantine();
+    if (!options.fallback().empty()) aggregate.fallback = Rule::parse(options.fallback());
     aggregate.scope = options.scope();
     choose_codec();
     set_weight(options.weight());
@@ -99,10 +100,16 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
         log_info("data parallel: 1 member, so its own gradients are used and the rule " + options.rule() +
                  " does not apply");
       aggregate.rule = Rule::parse("mean");
+      aggregate.fallback.reset();
       aggregate.byzantine = 0;
       codec.reset();
     } else {
-      required(aggregate.rule.check_bounds(communicator->world_size(), options.byzantine()));
+      auto const fits = aggregate.rule.check_bounds(communicator->world_size(), options.byzantine());
+      if (!fits && aggregate.fallback) {
+        required(aggregate.fallback->check_bounds(communicator->world_size(), options.byzantine()));
+      } else {
+        required(fits);
+      }
     }
     auto const parameters = without_repetitions(model.parameters);
     auto const buffers = without_repetitions(model.buffers);
@@ -160,7 +167,8 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
     required(group.agree("data parallel options",
                          {{"rule", Rule::parse(options.rule()).text()},
                           {"byzantine", std::to_string(options.byzantine())},
-                          {"scope", options.scope() == Scope::step ? "step" : "bucket"},
+                          {"fallback", options.fallback().empty() ? "" : Rule::parse(options.fallback()).text()},
+                          {"scope", std::string(name(options.scope()))},
                           {"codec", Codec::parse(options.codec()).text()},
                           {"worker_momentum", std::to_string(options.worker_momentum())},
                           {"momentum_convention", std::string(name(options.momentum_convention()))},

@@ -32,7 +32,11 @@ struct DataParallelOptions {
   TORCH_ARG(std::string, rule) = "mean";
   /// f: members whose contributions may be arbitrary.
   TORCH_ARG(int, byzantine) = 0;
-  /// step: one decision over the whole gradient; bucket: one per bucket, more overlap with backward, weaker guarantee.
+  /// Text of the rule that takes over while too few members are left for `rule` to tolerate f; empty: none, such a step
+  /// fails.
+  TORCH_ARG(std::string, fallback);
+  /// step: one decision over the whole gradient; bucket: one per bucket, more overlap with backward, weaker guarantee
+  /// (a layer at a time with a bucket_bytes of 1); shard: one per owner's part, without a look at the other parts.
   TORCH_ARG(Scope, scope) = Scope::step;
   /// beta of the momentum that each member applies to its own gradients before they leave; 0: off.
   TORCH_ARG(double, worker_momentum) = 0.0;

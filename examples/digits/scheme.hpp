@@ -1,0 +1,46 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <torch/nn/modules/container/sequential.h>
+
+#include <holdfast/collectives/communicator.hpp>
+#include <holdfast/runtime/outcome.hpp>
+
+/// How members learn from each other, by name: the flag --scheme.
+struct SchemeOptions {
+  std::string name = "data_parallel";
+  std::string rule = "mean";
+  std::string fallback;
+  int byzantine = 0;
+  holdfast::Scope scope = holdfast::Scope::step;
+  double learning_rate = 0.5;
+  double momentum = 0.9;
+  std::uint64_t local_steps = 40;  ///< between exchanges, of fedvote and local_sgd
+  bool variance_correction = false;
+  double clip = 0;   ///< of the gradient of one example; 0: not private
+  double noise = 0;  ///< multiplier
+  std::uint64_t seed = 0;
+  std::function<void(std::span<float>)> on_contribution;
+};
+
+/// The loss of the examples at these places of the batch; all of them if none are given.
+using Loss = std::function<torch::Tensor(std::vector<std::int64_t> const&)>;
+
+class Scheme {
+ public:
+  virtual ~Scheme() = default;
+  /// One training step. @return what the round says of itself, nothing for a step that exchanged nothing
+  virtual holdfast::Outcome<std::optional<holdfast::Reduction>> step(Loss const& loss, std::int64_t batch) = 0;
+};
+
+/// @throws holdfast::Error bad_argument naming the schemes
+std::unique_ptr<Scheme> make_scheme(holdfast::Communicator& communicator, torch::nn::Sequential const& model,
+                                    SchemeOptions const& options);
+/// Throws as make_scheme would for this name.
+void check_scheme(SchemeOptions const& options);
