@@ -107,8 +107,8 @@ void write(Packer& out, Ready const& m) {
   put_ready(out, m);
 }
 void write(Packer& out, Contribution const& m) {
-  out.pack_array(5);
-  put(out, 5, number(m.view), m.key, m.sequence);
+  out.pack_array(6);
+  put(out, 5, number(m.view), m.key, m.sequence, m.asks ? 1 : 0);
   out.pack_bin(static_cast<std::uint32_t>(m.bytes.size()));
   out.pack_bin_body(reinterpret_cast<char const*>(m.bytes.data()), static_cast<std::uint32_t>(m.bytes.size()));
 }
@@ -120,9 +120,9 @@ void write(Packer& out, ViewFailed const& m) {
   put(out, m.failure.operation, m.failure.where, m.failure.detail);
 }
 void write(Packer& out, Leave const& m) {
-  out.pack_array(static_cast<std::uint32_t>(1 + 5 * m.announced.size()));
-  put(out, 7);
-  for (auto const& ready : m.announced) put_ready(out, ready);
+  out.pack_array(3);
+  put(out, 7, number(m.view));
+  put_readies(out, m.announced);
 }
 
 void write(Packer& out, Prepare const& m) {
@@ -440,6 +440,7 @@ Contribution read_contribution(Cursor& in) {
   m.key = in.text();
   if (m.key.size() > kMaxKeyBytes) throw Malformed{"a key is too long"};
   m.sequence = in.unsigned_number();
+  m.asks = in.bounded<int>(1) != 0;
   m.bytes = in.binary();
   if (m.bytes.size() > kMaxContributionBytes) throw Malformed{"a contribution is too long"};
   return m;
@@ -459,7 +460,8 @@ ViewFailed read_view_failed(Cursor& in) {
 
 Leave read_leave(Cursor& in) {
   Leave m;
-  while (!in.is_at_end()) m.announced.push_back(read_ready(in));
+  m.view = ViewId{in.unsigned_number()};
+  for (auto list = in.list(); !list.is_at_end();) m.announced.push_back(read_ready(list));
   return m;
 }
 

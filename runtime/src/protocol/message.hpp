@@ -62,6 +62,7 @@ struct Contribution {
   std::string key;
   std::uint64_t sequence = 0;
   std::vector<std::byte> bytes;
+  bool asks = false;  ///< the sender misses the receiver's part: it asks to repeat it
 };
 
 /// The view cannot go on; every member ends with this failure. `elapsed` stays behind: it is each caller's own.
@@ -73,6 +74,7 @@ struct ViewFailed {
 /// which the two channels are read does not matter.
 struct Leave {
   std::vector<Ready> announced;
+  ViewId view{};
 };
 
 // --- changing the view: one instance of Paxos per view number, the members of view v decide v + 1 --------------------

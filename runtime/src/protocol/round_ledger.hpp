@@ -26,6 +26,9 @@ class RoundLedger {
   };
   Counted count(RoundId round, int rank, Digest digest);
 
+  /// Rounds up to this one were committed in earlier views.
+  void start_after(StreamId stream, std::uint64_t committed) { streams_[stream].committed = committed; }
+
   [[nodiscard]] std::uint64_t committed(StreamId stream) const;
   [[nodiscard]] bool is_committed(RoundId round) const { return round.number <= committed(round.stream); }
   /// Whether READY of `rank` was counted for the round, or for a later one.
