@@ -525,6 +525,10 @@ void World::begin_judgement() {
     return;
   }
   auto const& value = installed_.at(newest);
+  // A newcomer that the newest view names votes as soon as it hears of it.
+  for (std::size_t i = 0; i < nodes_.size(); ++i)
+    if (nodes_[i].is_alive && !nodes_[i].has_ended && nodes_[i].core->is_learner() && value.names(nodes_[i].id))
+      alive.push_back(i);
   MemberSet all;
   for (auto const i : alive) all.insert(nodes_[i].id);
   // The largest sets that are fully connected.

@@ -88,7 +88,7 @@ void World::receive(std::size_t at, MemberId from, Frame const& frame) {
     if (!node.core->is_learner()) return;
     for (auto const& position : frame.positions) {
       auto& stream = node.streams[stream_index(position.stream)];
-      if (position.round > 0 && position.round <= stream.committed()) continue;
+      if (position.round < stream.committed() || (position.round > 0 && position.round == stream.committed())) continue;
       stream.load(position.round, position.state);
       node.core->note_state(position, instant());
     }

@@ -64,6 +64,8 @@ void Membership::Impl::receive(MemberId from, Heartbeat const& heartbeat, Instan
     auto const stream = streams.find(ready.round.stream);
     if (stream == streams.end() || !ledger.has_ready(ready.round, rank)) continue;
     bool const is_held = stream->second.held == ready.round.number;
+    // A late heartbeat may ask for a round before the last one: whoever sent it has gone on, and we keep one digest.
+    if (!is_held && ledger.committed(ready.round.stream) != ready.round.number) continue;
     send(from, Ready{view.id, ready.round, is_held ? stream->second.held_digest : stream->second.committed_digest});
   }
   evaluate(now);
