@@ -20,6 +20,7 @@
 #include <holdfast/runtime/error.hpp>
 
 #include "bench_codecs.hpp"
+#include "bench_faults.hpp"
 #include "bench_plan.hpp"
 #include "build_info.hpp"
 #include "commands.hpp"
@@ -38,6 +39,7 @@ constexpr std::chrono::seconds kLimitOfOneStart{600};
 
 constexpr std::string_view kHelp = R"(Usage: holdfast bench all-reduce|aggregate [options]
        holdfast bench codecs [options]; see holdfast bench codecs --help
+       holdfast bench faults [options]; see holdfast bench faults --help
        holdfast bench rules [options]; see holdfast bench rules --help
 
 Measures a collective in the columns of nccl-tests. It starts its own ranks, several times over, and takes medians over
@@ -169,7 +171,7 @@ std::optional<Options> parse(int argc, char** argv) {
       throw UsageError(message + " Valid: " + join(kValid));
     }
     auto const word = [&](char const* option) { return given[option].as<std::string>(); };
-    constexpr std::string_view kCollectives[] = {"all-reduce", "aggregate", "codecs"};
+    constexpr std::string_view kCollectives[] = {"all-reduce", "aggregate", "codecs", "faults"};
     constexpr std::string_view kFabrics[] = {"shm", "tcp", "mpi", "loopback"};
     constexpr std::string_view kBuffers[] = {"arena", "user"};
     constexpr std::string_view kAgainst[] = {"mpi"};
@@ -394,6 +396,10 @@ int bench_command(int argc, char** argv) {
   if (auto const codecs = std::find(words.begin(), words.end(), std::string_view("codecs")); codecs != words.end()) {
     words.erase(codecs);
     return bench_codecs(static_cast<int>(words.size()), words.data());
+  }
+  if (auto const faults = std::find(words.begin(), words.end(), std::string_view("faults")); faults != words.end()) {
+    words.erase(faults);
+    return bench_faults_command(static_cast<int>(words.size()), words.data());
   }
   auto const options = parse(argc, argv);
   if (!options) return 0;

@@ -11,6 +11,8 @@ int bench_command(int argc, char** argv);
 int bench_rules_command(int argc, char** argv);
 /// One rank of a measurement; started by bench_command alone.
 int bench_rank_command(int argc, char** argv);
+/// One member of a fault measurement; started by `holdfast bench faults` alone.
+int fault_member_command(int argc, char** argv);
 int doctor_command(int argc, char** argv);
 int plan_command(int argc, char** argv);
 int rules_command(int argc, char** argv);

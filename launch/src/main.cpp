@@ -26,6 +26,7 @@ constexpr Subcommand kSubcommands[] = {
     {"rules", rules_command, "list the aggregation rules with their bounds and sources"},
     {"doctor", doctor_command, "say what this build and this machine can do"},
     {"bench-rank", bench_rank_command, ""},
+    {"bench-fault-member", fault_member_command, ""},
 };
 
 void print_help() {

@@ -310,6 +310,7 @@ bool Engine::step() {
 bool Engine::somebody_has_left() {
   // A round that nobody can have announced yet cannot be committed once anybody has left, and only then.
   constexpr auto kNever = std::numeric_limits<std::uint64_t>::max() / 2;
+  std::lock_guard const lock(queue_mutex_);  // the first stream may just be opened
   return !group_.rounds().is_committed({streams_.front()->id, kNever}) && !group_.failure();
 }
 

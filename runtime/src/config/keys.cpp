@@ -143,6 +143,12 @@ std::vector<Key> const& keys() {
       make<&Config::heartbeat_timeout>(
           "heartbeat_timeout_ms", "milliseconds",
           "silence after which a member is lost; too short ends healthy jobs on busy hosts", 4, kHour),
+      make<&Config::on_loss>("on_loss", "end|shrink",
+                             "a member is lost: end all with the same failure, or go on with the others"),
+      make<&Config::quorum>("quorum", "majority|certified",
+                            "who must agree on the next view; certified needs a supervisor on one host"),
+      make<&Config::parked_limit>("parked_limit_ms", "milliseconds",
+                                  "how long a member without a quorum waits before it gives up", 1, 24 * kHour),
       make<&Config::op_timeout>("op_timeout_ms", "milliseconds", "default deadline of one operation", 1, 24 * kHour),
       make<&Config::start_timeout>("start_timeout_ms", "milliseconds", "time for the members to find each other", 1,
                                    24 * kHour),

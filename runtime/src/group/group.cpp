@@ -10,10 +10,11 @@
 namespace holdfast {
 namespace {
 
-void check_rank(int rank, protocol::Core const& core) {
-  if (rank < 0 || rank >= core.view().world_size())
+MemberId member_of(int rank, protocol::Membership const& membership) {
+  if (rank < 0 || rank >= membership.view().world_size())
     throw Error(Errc::bad_argument, "rank " + std::to_string(rank) + " is not in 0.." +
-                                        std::to_string(core.view().world_size() - 1) + ", the ranks of the view");
+                                        std::to_string(membership.view().world_size() - 1) + ", the ranks of the view");
+  return membership.view().members[static_cast<std::size_t>(rank)].id;
 }
 
 }  // namespace
@@ -21,20 +22,20 @@ void check_rank(int rank, protocol::Core const& core) {
 Group::Group(std::shared_ptr<GroupState> state) : state_(std::move(state)) {}
 
 View Group::view() const {
-  return state_->read_core([](protocol::Core const& core) { return core.view(); });
+  return state_->read_membership([](protocol::Membership const& membership) { return membership.view(); });
 }
 
 MemberId Group::self() const {
-  return state_->read_core(
-      [](protocol::Core const& core) { return core.view().members[static_cast<std::size_t>(core.self())].id; });
+  return state_->read_membership([](protocol::Membership const& membership) { return membership.self(); });
 }
 
 int Group::rank() const {
-  return state_->read_core([](protocol::Core const& core) { return core.self(); });
+  return state_->read_membership(
+      [](protocol::Membership const& membership) { return membership.view().rank_of(membership.self()).value_or(-1); });
 }
 
 int Group::world_size() const {
-  return state_->read_core([](protocol::Core const& core) { return core.view().world_size(); });
+  return state_->read_membership([](protocol::Membership const& membership) { return membership.view().world_size(); });
 }
 
 Config const& Group::config() const {
@@ -73,26 +74,24 @@ EventLog& Group::events() {
 }
 
 std::optional<Failure> Group::failure() const {
-  return state_->read_core([](protocol::Core const& core) { return core.failure(); });
+  return state_->read_membership([](protocol::Membership const& membership) { return membership.failure(); });
 }
 
 void Group::suspect(int rank, std::string_view evidence) {
   state_->events.record("suspicion", {{"member_rank", std::int64_t{rank}}, {"evidence", std::string(evidence)}});
-  state_->with_core([&](protocol::Core& core) {
-    check_rank(rank, core);
-    core.suspect(rank, evidence, Deadline::Clock::now());
+  state_->with_membership([&](protocol::Membership& membership) {
+    membership.suspect(member_of(rank, membership), evidence, Deadline::Clock::now());
   });
 }
 
 void Group::report_progress(Activity activity, RoundId round) {
   auto const now = Deadline::Clock::now();
-  state_->with_core([&](protocol::Core& core) { core.report_progress(activity, round, now); });
+  state_->with_membership([&](protocol::Membership& membership) { membership.report_progress(activity, round, now); });
 }
 
 std::string Group::progress_of(int rank) const {
-  return state_->read_core([rank](protocol::Core const& core) {
-    check_rank(rank, core);
-    return core.describe_progress(rank, Deadline::Clock::now());
+  return state_->read_membership([rank](protocol::Membership const& membership) {
+    return membership.describe_progress(member_of(rank, membership), Deadline::Clock::now());
   });
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <random>
 #include <utility>
 
 #include <holdfast/runtime/assert.hpp>
@@ -21,64 +22,72 @@ using Clock = Deadline::Clock;
 // Long enough for live members to answer a goodbye, short enough that nobody takes it for a hang.
 constexpr auto kDestructorLimit = 1s;
 
+protocol::MembershipOptions options_of(Config const& config) {
+  protocol::MembershipOptions options;
+  options.heartbeat_period = config.heartbeat_period;
+  options.heartbeat_timeout = config.heartbeat_timeout;
+  options.on_loss = config.on_loss == "end" ? protocol::OnLoss::end : protocol::OnLoss::shrink;
+  options.parked_limit = config.parked_limit;
+  options.seed = std::random_device{}();
+  return options;
+}
+
+template <class... Handlers>
+struct Overloaded : Handlers... {
+  using Handlers::operator()...;
+};
+
+std::int64_t number(auto id) {
+  return static_cast<std::int64_t>(id);
+}
+
 }  // namespace
 
-GroupState::GroupState(Config given, View view, int self)
+GroupState::GroupState(Config given, protocol::Value first, MemberId self)
     : config(std::move(given)),
-      events(config.event_log, self),
+      events(config.event_log, static_cast<int>(self)),
       rounds(std::shared_ptr<GroupState>(std::shared_ptr<void>(), this)),
-      core_(std::move(view), self, {config.heartbeat_period, config.heartbeat_timeout}) {}
+      membership_(std::move(first), self, options_of(config)) {}
 
 GroupState::~GroupState() {
   auto const left = leave(Deadline::after(kDestructorLimit));
   if (!left) log_debug(left.error().message());
 }
 
-void GroupState::connect(std::unique_ptr<net::Mesh> mesh, std::vector<net::Record> records, Deadline deadline) {
-  mesh->prepare(std::move(records), core_.self(), *this);
+void GroupState::connect(std::unique_ptr<net::Mesh> mesh, Deadline deadline) {
+  auto const& seats = membership_.value().seats;
+  for (auto const& seat : seats)
+    if (seat.member.id == membership_.self()) mesh->prepare(config.job_id, seat, *this);
+  for (auto const& seat : seats)
+    if (seat.member.id != membership_.self()) mesh->add(seat);
   mesh_ = std::move(mesh);
-  with_core([](protocol::Core& core) { core.start(Clock::now()); });
+  with_membership([](protocol::Membership& membership) { membership.start(Clock::now()); });
   mesh_->connect(deadline);
-  mesh_->run("holdfast-" + std::to_string(core_.self()));
+  mesh_->run("holdfast-" + std::to_string(number(membership_.self())));
 }
 
 // --- called by the mesh ------------------------------------------------------------------------------------------
 
-void GroupState::on_connected(int rank) {
-  std::lock_guard const lock(mutex_);
-  core_.on_connected(rank);
+void GroupState::on_connected(MemberId member) {
+  on_event([&](protocol::Membership& membership) { membership.on_connected(member, Clock::now()); });
 }
 
-void GroupState::on_message(int rank, protocol::Message message) {
-  {
-    std::lock_guard const lock(mutex_);
-    core_.on_message(rank, std::move(message), Clock::now());
-    core_.take_actions(outbox_);
-  }
-  flush();
+void GroupState::on_message(MemberId from, protocol::Message message) {
+  on_event([&](protocol::Membership& membership) { membership.on_message(from, std::move(message), Clock::now()); });
 }
 
-void GroupState::on_connection_lost(int rank, protocol::Core::Evidence evidence, std::string const& what) {
-  {
-    std::lock_guard const lock(mutex_);
-    core_.on_connection_lost(rank, evidence, what, Clock::now());
-    core_.take_actions(outbox_);
-  }
-  flush();
+void GroupState::on_connection_lost(MemberId member, protocol::Evidence evidence, std::string const& what) {
+  on_event(
+      [&](protocol::Membership& membership) { membership.on_connection_lost(member, evidence, what, Clock::now()); });
 }
 
 void GroupState::on_timer() {
-  {
-    std::lock_guard const lock(mutex_);
-    core_.on_timer(Clock::now());
-    core_.take_actions(outbox_);
-  }
-  flush();
+  on_event([](protocol::Membership& membership) { membership.on_timer(Clock::now()); });
 }
 
 void GroupState::on_closed() {
   std::lock_guard const lock(mutex_);
-  is_drained_ = is_drained();
+  is_drained_ = has_ended_ && mesh_->open_members().empty();
   changed_.notify_all();
 }
 
@@ -90,39 +99,28 @@ std::uint64_t GroupState::next_number(std::string const& name) {
 }
 
 void GroupState::collect() {
-  if (!core_.has_actions()) return;
-  core_.take_actions(outbox_);
+  if (!membership_.has_actions()) return;
+  membership_.take_actions(outbox_);
   if (!mesh_) return outbox_.clear();
   if (std::exchange(is_flush_posted_, true)) return;
   mesh_->post([this] { flush(); });
 }
 
 void GroupState::flush() {
-  std::vector<protocol::Action> actions;
+  std::vector<protocol::action::Any> actions;
   std::optional<Failure> failure;
   {
     std::lock_guard const lock(mutex_);
     actions.swap(outbox_);
     is_flush_posted_ = false;
-    failure = core_.failure();
+    failure = membership_.failure();
   }
   bool is_news = false;
-  for (auto const& action : actions) {
-    if (auto const* const send = std::get_if<protocol::Send>(&action)) {
-      mesh_->send(send->rank, send->message);
-    } else if (auto const* const timer = std::get_if<protocol::SetTimer>(&action)) {
-      mesh_->set_timer(timer->at);
-    } else if (auto const* const disconnect = std::get_if<protocol::Disconnect>(&action)) {
-      mesh_->finish(disconnect->rank);
-    } else {
-      is_news = true;
-      if (std::holds_alternative<protocol::ViewHasFailed>(action)) {
-        record_failure(*failure);
-        mesh_->give_up(failure->message());
-      }
-      if (auto const* const left = std::get_if<protocol::MemberLeft>(&action))
-        events.record("member_left", {{"member_rank", std::int64_t{left->rank}}});
-    }
+  for (auto const& action : actions) is_news |= act(action);
+  if (failure && !std::exchange(is_failure_told_, true)) {
+    record_failure(*failure);
+    mesh_->give_up(failure->message());
+    is_news = true;
   }
   if (!is_news) return;
   {
@@ -132,13 +130,72 @@ void GroupState::flush() {
   listeners.notify();
 }
 
+bool GroupState::act(protocol::action::Any const& any) {
+  namespace action = protocol::action;
+  return std::visit(Overloaded{[&](action::Send const& send) {
+                                 mesh_->send(send.to, send.message);
+                                 return false;
+                               },
+                               [&](action::SetTimer const& timer) {
+                                 mesh_->set_timer(timer.at);
+                                 return false;
+                               },
+                               [&](action::Connect const& connect) {
+                                 mesh_->add(connect.seat);
+                                 return false;
+                               },
+                               [&](action::Disconnect const& disconnect) {
+                                 mesh_->finish(disconnect.member);
+                                 return false;
+                               },
+                               [&](action::Trace const& trace) {
+                                 events.record(trace.event, trace.fields);
+                                 return false;
+                               },
+                               [&](action::InstallView const& installed) {
+                                 record_view(installed);
+                                 return true;
+                               },
+                               [&](action::Parked const& parked) {
+                                 log_warning("parked: " + parked.reason + "; waiting for the others, nothing is lost");
+                                 events.record("parked", {{"reason", parked.reason}});
+                                 return true;
+                               },
+                               [&](action::Unparked const&) {
+                                 log_info("unparked: a quorum is back");
+                                 events.record("unparked", {});
+                                 return true;
+                               },
+                               [&](action::MemberLeft const& left) {
+                                 events.record("member_left", {{"member", number(left.member)}});
+                                 return true;
+                               },
+                               [&](action::Ended const&) {
+                                 std::lock_guard const lock(mutex_);
+                                 has_ended_ = true;
+                                 is_drained_ = mesh_->open_members().empty();
+                                 return true;
+                               },
+                               [](auto const&) { return true; }},
+                    any);
+}
+
+void GroupState::record_view(protocol::action::InstallView const& installed) {
+  std::string members;
+  for (auto const& member : installed.view.members)
+    members += (members.empty() ? "" : ",") + std::to_string(number(member.id));
+  log_info("view " + std::to_string(number(installed.view.id)) + ": members " + members);
+  events.record("view", {{"view", number(installed.view.id)},
+                         {"world_size", std::int64_t{installed.view.world_size()}},
+                         {"members", members}});
+}
+
 void GroupState::record_failure(Failure const& failure) {
   net::MpiSession::note_failure();
-  log_error("view " + std::to_string(static_cast<std::uint64_t>(failure.view)) + " failed: " + failure.message());
+  log_error("view " + std::to_string(number(failure.view)) + " failed: " + failure.message());
   std::string members;
-  for (auto const id : failure.failed_members)
-    members += (members.empty() ? "" : ",") + std::to_string(static_cast<std::uint64_t>(id));
-  events.record("view_failed", {{"view", static_cast<std::int64_t>(failure.view)},
+  for (auto const id : failure.failed_members) members += (members.empty() ? "" : ",") + std::to_string(number(id));
+  events.record("view_failed", {{"view", number(failure.view)},
                                 {"code", std::string(name(failure.code))},
                                 {"members", members},
                                 {"where", failure.where},
@@ -180,17 +237,17 @@ Outcome<GroupState::Parts> GroupState::all_gather(std::string const& key, std::s
     std::string const& key;
     ~Release() { keys.erase(key); }
   } const release{keys_in_use_, key};
-  auto const is_other_view = [&] { return only_in && *only_in != core_.view().id; };
+  auto const is_other_view = [&] { return only_in && *only_in != membership_.view().id; };
   if (is_other_view()) return describe(other_view());
-  auto const contributed = core_.contribute(key, bytes);
+  auto const contributed = membership_.contribute(key, bytes);
   if (!contributed) return describe(contributed.error());
   collect();
   while (true) {
-    auto taken = core_.take_exchange(key);
+    auto taken = membership_.take_exchange(key);
     if (!taken) return describe(std::move(taken.error()));
     if (*taken) return std::move(**taken);
     if (is_other_view()) return describe(other_view());
-    if (deadline.has_passed()) return describe(pending(core_.describe_missing_parts(key, Clock::now())));
+    if (deadline.has_passed()) return describe(pending(membership_.describe_missing_parts(key, Clock::now())));
     changed_.wait_until(lock, deadline.instant());
   }
 }
@@ -198,8 +255,8 @@ Outcome<GroupState::Parts> GroupState::all_gather(std::string const& key, std::s
 Failure GroupState::pending(std::string const& missing) const {
   Failure failure;
   failure.code = Errc::pending;
-  failure.view = core_.view().id;
-  failure.where = "rank " + std::to_string(core_.self());
+  failure.view = membership_.view().id;
+  failure.where = "member " + std::to_string(number(membership_.self()));
   failure.detail = "the deadline passed waiting for " + missing + "; call again to go on waiting, with more time";
   return failure;
 }
@@ -211,32 +268,24 @@ Outcome<void> GroupState::leave(Deadline deadline) {
   HOLDFAST_ASSERT(!mesh_->is_protocol_thread(), "a listener must not leave the group or hold its last copy");
   auto const began = Clock::now();
   std::unique_lock lock(mutex_);
-  core_.leave();
+  membership_.leave(Clock::now());
   collect();
-  mesh_->post([this] { on_closed(); });  // Everybody may have hung up before.
+  // Everybody may have hung up before.
+  mesh_->post([this] { on_closed(); });
   bool const is_done = changed_.wait_until(lock, deadline.instant(), [this] { return is_drained_; });
-  events.record("leave", {{"rounds_committed", static_cast<std::int64_t>(core_.rounds_committed())},
-                          {"in_good_order", is_done && !core_.failure()}});
+  events.record("leave", {{"rounds_committed", number(membership_.rounds_committed())},
+                          {"in_good_order", is_done && !membership_.failure()}});
   lock.unlock();
   mesh_->stop();
   if (is_done) return {};
+  std::vector<int> ranks;
+  for (auto const member : mesh_->open_members()) ranks.push_back(static_cast<int>(member));
   Failure failure;
   failure.code = Errc::pending;
   failure.operation = "leave";
   failure.elapsed = Clock::now() - began;
-  failure.detail =
-      net::name_ranks(mesh_->open_ranks()) + " did not acknowledge the goodbye in time; this member is gone";
+  failure.detail = net::name_ranks(ranks) + " did not acknowledge the goodbye in time; this member is gone";
   return fail(std::move(failure));
-}
-
-bool GroupState::is_drained() const {
-  auto const& failure = core_.failure();
-  auto const open = mesh_->open_ranks();
-  return std::all_of(open.begin(), open.end(), [&](int rank) {
-    if (!failure) return false;
-    auto const& lost = failure->failed_members;
-    return std::find(lost.begin(), lost.end(), core_.view().members[static_cast<std::size_t>(rank)].id) != lost.end();
-  });
 }
 
 }  // namespace holdfast

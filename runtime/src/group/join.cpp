@@ -9,6 +9,7 @@
 #include <holdfast/runtime/log.hpp>
 #include <holdfast/runtime/version.hpp>
 
+#include "../net/contact.hpp"
 #include "../net/host.hpp"
 #include "../net/launcher.hpp"
 #include "../net/mpi_session.hpp"
@@ -80,21 +81,26 @@ void record_view(GroupState& state, View const& view) {
                                {"version", std::string(version())}});
 }
 
+protocol::Value first_value(Config const& config, std::vector<net::Record> const& records) {
+  return net::first_value(records, config.quorum == "certified" ? protocol::QuorumRule::certified
+                                                                : protocol::QuorumRule::majority);
+}
+
 std::shared_ptr<GroupState> enter(Config const& config, std::unique_ptr<net::Mesh> mesh,
                                   std::vector<net::Record> const& records, int rank, Deadline deadline) {
   if (auto const difference = net::first_difference(records)) throw Error(Errc::mismatch, *difference);
   check_reachable(records);
-  auto const view = net::first_view(records);
-  auto state = std::make_shared<GroupState>(config, view, rank);
-  state->connect(std::move(mesh), records, deadline);
-  record_view(*state, view);
+  auto const first = first_value(config, records);
+  auto state = std::make_shared<GroupState>(config, first, MemberId{static_cast<std::uint64_t>(rank)});
+  state->connect(std::move(mesh), deadline);
+  record_view(*state, first.view());
   return state;
 }
 
 std::shared_ptr<GroupState> enter_alone(Config const& config) {
-  auto const view = net::first_view({net::describe_self(config, 0, 1)});
-  auto state = std::make_shared<GroupState>(config, view, 0);
-  record_view(*state, view);
+  auto const first = first_value(config, {net::describe_self(config, 0, 1)});
+  auto state = std::make_shared<GroupState>(config, first, MemberId{0});
+  record_view(*state, first.view());
   return state;
 }
 

@@ -15,11 +15,11 @@ namespace holdfast::net {
 namespace {
 
 using asio::ip::tcp;
+using protocol::Evidence;
 using protocol::Hello;
 using protocol::Message;
 using protocol::Refused;
 using protocol::Welcome;
-using Evidence = protocol::Core::Evidence;
 
 constexpr std::size_t kMaxStrangers = 64;
 constexpr auto kStrangerLimit = std::chrono::seconds(5);
@@ -28,6 +28,10 @@ constexpr auto kRetryPeriod = std::chrono::milliseconds(20);
 constexpr auto kRefusedPeriod = std::chrono::seconds(1);
 // A dying process closes its sockets shortly before it counts as ended; waiting this long turns suspicion into fact.
 constexpr auto kEndGrace = std::chrono::milliseconds(50);
+// A connection on which nothing came for this long gives way to a new one.
+constexpr auto kSilence = std::chrono::milliseconds(300);
+// What a process said before its end is there when its end is seen; this long it may take to be read.
+constexpr auto kLastWords = std::chrono::milliseconds(2);
 
 }  // namespace
 
@@ -55,16 +59,41 @@ std::uint16_t Mesh::port() const {
   return acceptor_.local_endpoint().port();
 }
 
-void Mesh::prepare(std::vector<Record> records, int self, MeshListener& listener) {
-  records_ = std::move(records);
-  self_ = self;
+void Mesh::prepare(std::string job_id, protocol::Seat const& self, MeshListener& listener) {
+  job_id_ = std::move(job_id);
+  self_ = self.member;
+  own_contact_ = decode_contact(self.contact).value();
   listener_ = &listener;
-  peers_.resize(records_.size());
+}
+
+Mesh::Peer& Mesh::peer(MemberId member) {
+  auto& found = peers_[member];
+  if (!found.grace) {
+    found.member.id = member;
+    found.grace = std::make_unique<asio::steady_timer>(io_);
+  }
+  return found;
+}
+
+void Mesh::add(protocol::Seat const& seat) {
+  auto const id = seat.member.id;
+  auto& added = peer(id);
+  bool const was_wanted = std::exchange(added.is_wanted, true);
+  if (!added.contact) {
+    added.member = seat.member;
+    added.contact = decode_contact(seat.contact);
+    if (!added.contact) {
+      log_error("member " + std::to_string(static_cast<std::uint64_t>(id)) + " gave no address; it cannot be reached");
+      return;
+    }
+    added.watch =
+        ProcessWatch::start(io_, self_, seat.member, added.contact->process_start, [this, id] { on_process_end(id); });
+  }
+  if (!was_wanted && id < self_.id && !added.connection) call(id);
 }
 
 void Mesh::connect(Deadline deadline) {
   accept();
-  for (int rank = 0; rank < self_; ++rank) call(rank);
   while (!unconnected().empty() && refusal_.empty() && failure_.empty() && !deadline.has_passed())
     io_.run_one_until(deadline.instant());
   if (!refusal_.empty()) throw Error(Errc::mismatch, refusal_);
@@ -96,9 +125,9 @@ void Mesh::post(std::function<void()> work) {
   asio::post(io_, std::move(work));
 }
 
-void Mesh::send(int rank, Message const& message) {
-  auto const& connection = peers_[static_cast<std::size_t>(rank)].connection;
-  if (connection) connection->send(message);
+void Mesh::send(MemberId to, Message const& message) {
+  auto const found = peers_.find(to);
+  if (found != peers_.end() && found->second.connection) found->second.connection->send(message);
 }
 
 void Mesh::set_timer(protocol::Instant at) {
@@ -108,55 +137,69 @@ void Mesh::set_timer(protocol::Instant at) {
   });
 }
 
-void Mesh::finish(int rank) {
-  auto const& connection = peers_[static_cast<std::size_t>(rank)].connection;
-  if (connection) connection->finish();
+void Mesh::finish(MemberId member) {
+  auto const found = peers_.find(member);
+  if (found == peers_.end()) return;
+  found->second.is_wanted = false;
+  found->second.watch.reset();
+  if (found->second.connection) return found->second.connection->finish();
+  if (!found->second.is_calling) peers_.erase(found);
 }
 
-std::vector<int> Mesh::open_ranks() const {
-  std::vector<int> open;
-  for (int rank = 0; rank < static_cast<int>(peers_.size()); ++rank) {
-    auto const& connection = peers_[static_cast<std::size_t>(rank)].connection;
-    if (connection && connection->is_open()) open.push_back(rank);
-  }
+std::vector<MemberId> Mesh::open_members() const {
+  std::vector<MemberId> open;
+  for (auto const& [id, one] : peers_)
+    if (one.connection && one.connection->is_open()) open.push_back(id);
   return open;
 }
 
 std::vector<int> Mesh::unconnected() const {
   std::vector<int> missing;
-  for (int rank = 0; rank < static_cast<int>(peers_.size()); ++rank)
-    if (rank != self_ && !peers_[static_cast<std::size_t>(rank)].connection) missing.push_back(rank);
+  for (auto const& [id, one] : peers_)
+    if (one.is_wanted && !one.connection) missing.push_back(static_cast<int>(id));
   return missing;
 }
 
-// --- calling the lower ranks -------------------------------------------------------------------------------------
+// --- calling members with lower ids ------------------------------------------------------------------------------
 
-void Mesh::call(int rank) {
-  auto const& record = records_[static_cast<std::size_t>(rank)];
-  auto const socket = std::make_shared<tcp::socket>(io_);
-  auto const retry = [this, rank](std::string const& reason, std::chrono::milliseconds after = kRetryPeriod) {
-    last_error_ =
-        "rank " + std::to_string(rank) + " at " + records_[static_cast<std::size_t>(rank)].address + ": " + reason;
-    auto const pause = std::make_shared<asio::steady_timer>(io_, after);
-    pause->async_wait([this, rank, pause](std::error_code) { call(rank); });
-  };
+void Mesh::call_again(MemberId member, std::string const& reason, std::chrono::milliseconds after) {
+  auto& called = peer(member);
+  called.is_calling = false;
+  if (!called.is_wanted || called.has_ended) return;
+  last_error_ = "rank " + std::to_string(static_cast<std::uint64_t>(member)) + " at " +
+                (called.contact ? called.contact->address : "") + ": " + reason;
+  called.is_calling = true;
+  auto const pause = std::make_shared<asio::steady_timer>(io_, after);
+  pause->async_wait([this, member, pause](std::error_code) {
+    peer(member).is_calling = false;
+    call(member);
+  });
+}
+
+void Mesh::call(MemberId member) {
+  auto& called = peer(member);
+  if (!called.is_wanted || called.is_calling || called.has_ended) return;
+  called.is_calling = true;
   std::error_code error;
-  auto const address = asio::ip::make_address(record.address, error);
-  if (error) return retry("not a numeric address");
-  socket->async_connect({address, record.port}, [this, rank, socket, retry](std::error_code connect_error) {
-    if (connect_error) return retry(connect_error.message());
+  auto const address = asio::ip::make_address(called.contact->address, error);
+  if (error) return call_again(member, "not a numeric address", kRefusedPeriod);
+  auto const socket = std::make_shared<tcp::socket>(io_);
+  socket->async_connect({address, called.contact->port}, [this, member, socket](std::error_code connect_error) {
+    if (connect_error) return call_again(member, connect_error.message(), kRetryPeriod);
     auto const connection = std::make_shared<Connection>(std::move(*socket), credentials_, security::Role::caller,
                                                          security::Purpose::control);
-    connection->start({[this, rank, weak = std::weak_ptr(connection)](Message const& message) {
-                         auto const self = weak.lock();
-                         if (auto const* const refused = std::get_if<Refused>(&message))
-                           refusal_ = "rank " + std::to_string(rank) + " refused this member: " + refused->reason;
-                         else if (self && std::holds_alternative<Welcome>(message))
-                           establish(rank, self);
-                       },
-                       [retry](bool, std::string const& reason) { retry(reason, kRefusedPeriod); }});
-    auto const& callee = records_[static_cast<std::size_t>(rank)];
-    connection->send(Hello{protocol::kProtocolVersion, callee.job_id, callee.token, self_, rank});
+    connection->start(
+        {[this, member, weak = std::weak_ptr(connection)](Message const& message) {
+           auto const self = weak.lock();
+           if (auto const* const refused = std::get_if<Refused>(&message))
+             refusal_ = "rank " + std::to_string(static_cast<std::uint64_t>(member)) +
+                        " refused this member: " + refused->reason;
+           else if (self && std::holds_alternative<Welcome>(message))
+             establish(member, self);
+         },
+         [this, member](bool, std::string const& reason) { call_again(member, reason, kRefusedPeriod); }});
+    connection->send(Hello{protocol::kProtocolVersion, job_id_, peer(member).contact->token,
+                           static_cast<std::int32_t>(self_.id), static_cast<std::int32_t>(member)});
   });
 }
 
@@ -196,67 +239,85 @@ void Mesh::answer(std::shared_ptr<Connection> const& connection, Message const& 
   }
   strangers_.erase(connection);
   connection->send(Welcome{});
-  establish(std::get<Hello>(message).from_rank, connection);
+  establish(MemberId{static_cast<std::uint64_t>(std::get<Hello>(message).from_rank)}, connection);
 }
 
 std::string Mesh::reason_to_refuse(Message const& message) const {
   auto const* const hello = std::get_if<Hello>(&message);
-  auto const& self = records_[static_cast<std::size_t>(self_)];
   if (hello == nullptr) return "the first message is not a hello";
   if (hello->protocol_version != protocol::kProtocolVersion)
     return "protocol version " + std::to_string(hello->protocol_version) + " against " +
            std::to_string(protocol::kProtocolVersion) + "; install the same build on every host";
-  if (hello->job_id != self.job_id) return "job \"" + hello->job_id + "\" against \"" + self.job_id + "\"";
-  if (hello->token != self.token) return "the token is not the one this member published";
-  if (hello->to_rank != self_ || hello->from_rank <= self_ || hello->from_rank >= static_cast<int>(peers_.size()))
-    return "rank " + std::to_string(hello->from_rank) + " has no business with rank " + std::to_string(self_);
-  if (peers_[static_cast<std::size_t>(hello->from_rank)].connection)
+  if (hello->job_id != job_id_) return "job \"" + hello->job_id + "\" against \"" + job_id_ + "\"";
+  if (hello->token != own_contact_.token) return "the token is not the one this member published";
+  auto const own = static_cast<std::int32_t>(self_.id);
+  if (hello->to_rank != own || hello->from_rank <= own)
+    return "rank " + std::to_string(hello->from_rank) + " has no business with rank " + std::to_string(own);
+  auto const known = peers_.find(MemberId{static_cast<std::uint64_t>(hello->from_rank)});
+  if (known == peers_.end() || !known->second.is_wanted)
+    return "rank " + std::to_string(hello->from_rank) + " is not a member";
+  // One that calls again has lost the connection, though this side may not have noticed: but then it is silent here.
+  bool const is_silent = std::chrono::steady_clock::now() - known->second.heard_at > kSilence;
+  if (known->second.connection && !is_silent)
     return "rank " + std::to_string(hello->from_rank) + " is connected already";
   return "";
 }
 
 // --- connected ---------------------------------------------------------------------------------------------------
 
-void Mesh::establish(int rank, std::shared_ptr<Connection> connection) {
-  auto& peer = peers_[static_cast<std::size_t>(rank)];
-  connection->hand_over(
-      {[this, rank](Message message) { listener_->on_message(rank, std::move(message)); },
-       [this, rank](bool is_violation, std::string const& reason) { on_closed(rank, is_violation, reason); }});
-  peer.connection = std::move(connection);
-  peer.grace = std::make_unique<asio::steady_timer>(io_);
-  peer.watch = ProcessWatch::start(io_, records_[static_cast<std::size_t>(self_)],
-                                   records_[static_cast<std::size_t>(rank)], [this, rank] { on_process_end(rank); });
-  listener_->on_connected(rank);
+void Mesh::establish(MemberId member, std::shared_ptr<Connection> connection) {
+  auto& connected = peer(member);
+  connected.is_calling = false;
+  connected.grace->cancel();
+  connected.heard_at = std::chrono::steady_clock::now();
+  auto const* const identity = connection.get();
+  connection->hand_over({[this, member](Message message) {
+                           peer(member).heard_at = std::chrono::steady_clock::now();
+                           listener_->on_message(member, std::move(message));
+                         },
+                         [this, member, identity](bool is_violation, std::string const& reason) {
+                           on_closed(member, identity, is_violation, reason);
+                         }});
+  // The other side knows that the connection before this one is broken; this side may not have noticed.
+  if (auto const old = std::exchange(connected.connection, std::move(connection))) old->close();
+  listener_->on_connected(member);
 }
 
-void Mesh::on_closed(int rank, bool is_violation, std::string const& reason) {
-  auto& peer = peers_[static_cast<std::size_t>(rank)];
+void Mesh::on_closed(MemberId member, Connection const* connection, bool is_violation, std::string const& reason) {
+  auto& closed = peer(member);
+  if (closed.connection.get() != connection) return;
+  closed.connection.reset();
   listener_->on_closed();
-  if (is_violation) return report_lost(rank, Evidence::protocol_violation, reason);
-  if (peer.has_ended) return report_lost(rank, Evidence::process_ended, "its process is gone");
-  if (!peer.watch) return report_lost(rank, Evidence::connection_lost, reason);
-  peer.grace->expires_after(kEndGrace);
-  peer.grace->async_wait([this, rank, reason](std::error_code error) {
-    if (!error) report_lost(rank, Evidence::connection_lost, reason + " although its process is alive");
+  if (!closed.is_wanted) {
+    peers_.erase(member);
+    return;
+  }
+  if (is_violation) return listener_->on_connection_lost(member, Evidence::protocol_violation, reason);
+  if (closed.has_ended) {
+    closed.grace->cancel();
+    return listener_->on_connection_lost(member, Evidence::process_ended, "its process is gone");
+  }
+  if (member < self_.id) call_again(member, reason, kRetryPeriod);
+  if (!closed.watch) return listener_->on_connection_lost(member, Evidence::connection_lost, reason);
+  closed.grace->expires_after(kEndGrace);
+  closed.grace->async_wait([this, member, reason](std::error_code error) {
+    if (!error)
+      listener_->on_connection_lost(member, Evidence::connection_lost, reason + " although its process is alive");
   });
 }
 
-void Mesh::on_process_end(int rank) {
-  auto& peer = peers_[static_cast<std::size_t>(rank)];
-  peer.has_ended = true;
-  if (!peer.connection->is_open()) return report_lost(rank, Evidence::process_ended, "its process is gone");
+void Mesh::on_process_end(MemberId member) {
+  auto& ended = peer(member);
+  ended.has_ended = true;
+  if (!ended.connection) {
+    ended.grace->cancel();
+    return listener_->on_connection_lost(member, Evidence::process_ended, "its process is gone");
+  }
   // What it said before its end is read first: it may have left in good order.
-  peer.grace->expires_after(kEndGrace);
-  peer.grace->async_wait([this, rank](std::error_code error) {
-    if (!error) report_lost(rank, Evidence::process_ended, "its process is gone");
+  ended.grace->expires_after(kLastWords);
+  ended.grace->async_wait([this, member](std::error_code error) {
+    if (!error) listener_->on_connection_lost(member, Evidence::process_ended, "its process is gone");
   });
-}
-
-void Mesh::report_lost(int rank, Evidence evidence, std::string const& what) {
-  auto& peer = peers_[static_cast<std::size_t>(rank)];
-  if (std::exchange(peer.is_reported, true)) return;
-  peer.grace->cancel();
-  listener_->on_connection_lost(rank, evidence, what);
 }
 
 }  // namespace holdfast::net

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -7,7 +8,7 @@
 #include <asio/io_context.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 
-#include "record.hpp"
+#include <holdfast/runtime/view.hpp>
 
 namespace holdfast::net {
 
@@ -15,8 +16,10 @@ namespace holdfast::net {
 class ProcessWatch {
  public:
   /// Nothing when the process is not of this host, is this very process, or cannot be watched.
-  [[nodiscard]] static std::unique_ptr<ProcessWatch> start(asio::io_context& io, Record const& self,
-                                                           Record const& other, std::function<void()> on_end);
+  /// @param start of the other process as the kernel counts it: tells it from a later one of equal id
+  [[nodiscard]] static std::unique_ptr<ProcessWatch> start(asio::io_context& io, Member const& self,
+                                                           Member const& other, std::uint64_t start,
+                                                           std::function<void()> on_end);
 
  private:
   ProcessWatch(asio::io_context& io, int descriptor) : descriptor_(io, descriptor) {}

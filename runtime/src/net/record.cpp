@@ -17,6 +17,8 @@ std::vector<std::pair<std::string, std::string>> agreed_options(Config const& co
   return {{"security", security::kind_of_security(config)},
           {"fabric", config.fabric},
           {"chunk_bytes", std::to_string(config.chunk_bytes)},
+          {"on_loss", config.on_loss},
+          {"quorum", config.quorum},
           {"heartbeat_period_ms", std::to_string(config.heartbeat_period.count())},
           {"heartbeat_timeout_ms", std::to_string(config.heartbeat_timeout.count())}};
 }
@@ -68,15 +70,6 @@ std::optional<std::string> first_difference(std::vector<Record> const& records) 
                "; give every member the same configuration";
   }
   return std::nullopt;
-}
-
-View first_view(std::vector<Record> const& records) {
-  View view;
-  view.id = ViewId{1};
-  for (auto const& record : records)
-    view.members.push_back(
-        {MemberId{static_cast<std::uint64_t>(record.rank)}, record.host, record.pid, record.locality});
-  return view;
 }
 
 }  // namespace holdfast::net

@@ -35,7 +35,4 @@ struct Record {
 /// Every member finds the same one, since all have the same records.
 [[nodiscard]] std::optional<std::string> first_difference(std::vector<Record> const& records);
 
-/// First view: member ids are the ranks at start.
-[[nodiscard]] View first_view(std::vector<Record> const& records);
-
 }  // namespace holdfast::net

@@ -72,6 +72,7 @@ struct Membership::Impl {
   Outcome<bool> is_committed(RoundId round) const;
   std::optional<Failure> blame_leaver(RoundId round) const;
   void repeat_what_is_open();
+  std::uint64_t asking_periods = 0;
   Report report() const;
   std::vector<Ready> announced() const;
 

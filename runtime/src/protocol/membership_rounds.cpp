@@ -136,6 +136,10 @@ void Membership::Impl::repeat_what_is_open() {
     for (auto const member : electorate.members)
       if (!proposer.accepted().contains(member)) send(member, Propose{view.id, proposer.ballot(), proposer.value()});
   }
+  // These may be large, and who has not given its part may simply not have come to it: asked rarely, or the questions
+  // would fill the connections on which the answers are.
+  constexpr std::uint64_t kAskingPeriods = 20;
+  if (++asking_periods % kAskingPeriods != 0) return;
   for (auto const& part : gathers.incomplete())
     for (auto const member : part.missing)
       send(member, Contribution{view.id, part.key, part.sequence, part.bytes, true});

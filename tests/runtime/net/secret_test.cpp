@@ -73,8 +73,8 @@ TEST(Secret, gives_strangers_nothing_and_lets_them_change_nothing) {
     records.back().port = meshes.back()->port();
   }
   auto const enter = [&](std::size_t rank) {
-    auto state = std::make_shared<GroupState>(config, net::first_view(records), static_cast<int>(rank));
-    state->connect(std::move(meshes[rank]), records, Deadline::after(20s));
+    auto state = std::make_shared<GroupState>(config, net::first_value(records), MemberId{rank});
+    state->connect(std::move(meshes[rank]), Deadline::after(20s));
     return state;
   };
   asio::io_context io;

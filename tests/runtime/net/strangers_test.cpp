@@ -34,8 +34,8 @@ class Strangers : public ::testing::Test {
   }
 
   std::shared_ptr<GroupState> enter(int rank) {
-    auto state = std::make_shared<GroupState>(Config{}, net::first_view(records_), rank);
-    state->connect(std::move(meshes_[static_cast<std::size_t>(rank)]), records_, Deadline::after(20s));
+    auto state = std::make_shared<GroupState>(Config{}, net::first_value(records_), MemberId{static_cast<std::uint64_t>(rank)});
+    state->connect(std::move(meshes_[static_cast<std::size_t>(rank)]), Deadline::after(20s));
     return state;
   }
 
@@ -95,7 +95,7 @@ TEST_F(Strangers, do_not_disturb_the_group) {
   }
   std::jthread const other([&] { EXPECT_TRUE(second->all_gather("after", {}, Deadline::after(20s))); });
   EXPECT_TRUE(first->all_gather("after", {}, Deadline::after(20s)));
-  EXPECT_FALSE(first->read_core([](auto const& core) { return core.failure(); }));
+  EXPECT_FALSE(first->read_membership([](auto const& membership) { return membership.failure(); }));
 }
 
 TEST_F(Strangers, member_that_sends_rubbish_is_named) {
@@ -135,9 +135,9 @@ TEST_F(Strangers, member_lost_during_the_start_ends_the_start_at_once) {
 }
 
 TEST_F(Strangers, missing_member_is_named_when_nobody_connects) {
-  auto state = std::make_shared<GroupState>(Config{}, net::first_view(records_), 0);
+  auto state = std::make_shared<GroupState>(Config{}, net::first_value(records_), MemberId{0});
   try {
-    state->connect(std::move(meshes_[0]), records_, Deadline::after(50ms));
+    state->connect(std::move(meshes_[0]), Deadline::after(50ms));
     FAIL() << "connected to nobody";
   } catch (Error const& error) {
     EXPECT_EQ(error.errc(), Errc::start_failed);

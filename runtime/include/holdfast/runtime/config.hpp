@@ -29,9 +29,17 @@ struct Config {
   std::string emulate_link;         ///< HOLDFAST_EMULATE_LINK: "25ms,50mbit" slows the tcp fabric down, for tests
   /// HOLDFAST_HEARTBEAT_PERIOD_MS
   std::chrono::milliseconds heartbeat_period{50};
-  /// HOLDFAST_HEARTBEAT_TIMEOUT_MS: with fixed membership a false suspicion ends the job, and 500 ms of silence happens
-  /// on overloaded hosts without any fault; hence 2 s.
+  /// HOLDFAST_HEARTBEAT_TIMEOUT_MS: with on_loss = end a false suspicion ends the job, and 500 ms of silence happens on
+  /// overloaded hosts without any fault; hence 2 s. With on_loss = shrink 500 ms serve well.
   std::chrono::milliseconds heartbeat_timeout{2'000};
+  /// HOLDFAST_ON_LOSS: what a lost member means. `end`: every member ends with the same failure. `shrink`: the others
+  /// agree on the next view and go on.
+  std::string on_loss = "end";
+  /// HOLDFAST_QUORUM: who must agree on the next view. `majority`: more than half, or all whose end nobody observed if
+  /// that is half. `certified`: all whose end nobody observed; the supervisor ends those that hang.
+  std::string quorum = "majority";
+  /// HOLDFAST_PARKED_LIMIT_MS: how long a member without a quorum waits before it gives up.
+  std::chrono::milliseconds parked_limit{600'000};
   std::chrono::milliseconds op_timeout{30'000};     ///< HOLDFAST_OP_TIMEOUT_MS: default deadline of one operation
   std::chrono::milliseconds start_timeout{60'000};  ///< HOLDFAST_START_TIMEOUT_MS: for the members to find each other
   std::size_t chunk_bytes = std::size_t{1} << 20;   ///< HOLDFAST_CHUNK_BYTES: unit of progress of bulk data
