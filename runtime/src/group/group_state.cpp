@@ -239,7 +239,7 @@ Outcome<GroupState::Parts> GroupState::all_gather(std::string const& key, std::s
   } const release{keys_in_use_, key};
   auto const is_other_view = [&] { return only_in && *only_in != membership_.view().id; };
   if (is_other_view()) return describe(other_view());
-  auto const contributed = membership_.contribute(key, bytes);
+  auto const contributed = membership_.contribute(key, bytes, only_in.has_value());
   if (!contributed) return describe(contributed.error());
   collect();
   while (true) {

@@ -40,13 +40,15 @@ GatherTable::Key& GatherTable::key(std::string const& name) {
   return key;
 }
 
-std::optional<std::uint64_t> GatherTable::contribute(std::string const& name, std::span<std::byte const> bytes) {
+std::optional<std::uint64_t> GatherTable::contribute(std::string const& name, std::span<std::byte const> bytes,
+                                                     bool only_now) {
   auto& key = this->key(name);
   if (key.given) {
     if (std::equal(key.given->begin(), key.given->end(), bytes.begin(), bytes.end())) return std::nullopt;
     throw Error(Errc::bad_argument, "all_gather \"" + name + "\" is still pending with other bytes than given now; " +
                                         "repeat the pending call with its own bytes, or use another key");
   }
+  key.only_now = only_now;
   key.given.emplace(bytes.begin(), bytes.end());
   key.parts[key.open_sequence][self_] = *key.given;
   return key.open_sequence;
@@ -102,6 +104,11 @@ std::vector<GatherTable::Part> GatherTable::begin_view(MemberSet members) {
   std::vector<Part> again;
   for (auto& [name, key] : keys_) {
     key.parts.clear();
+    if (key.only_now) {
+      // Whoever waits learns of the view and calls again, perhaps with other bytes.
+      key.given.reset();
+      key.finished.reset();
+    }
     if (!key.given || key.finished) continue;
     key.parts[key.open_sequence][self_] = *key.given;
     again.push_back({name, key.open_sequence, *key.given, {}});

@@ -28,8 +28,10 @@ class GatherTable {
 
   /// Adds this member's part to the open exchange of `key`.
   /// @return its sequence when the part is new and must be sent; nothing when an earlier call sent the same bytes
+  /// @param only_now  the part is for the members of this view; with the view the exchange is forgotten
   /// @throws Error bad_argument when the earlier call sent other bytes
-  std::optional<std::uint64_t> contribute(std::string const& key, std::span<std::byte const> bytes);
+  std::optional<std::uint64_t> contribute(std::string const& key, std::span<std::byte const> bytes,
+                                          bool only_now = false);
 
   enum class Counted { counted, repeated, out_of_order };
   Counted receive(MemberId from, std::string const& key, std::uint64_t sequence, Bytes bytes);
@@ -49,7 +51,7 @@ class GatherTable {
     Bytes bytes;
     std::vector<MemberId> missing;
   };
-  /// Open exchanges begin anew among these members; their own parts must be sent again.
+  /// Open exchanges begin anew among these members, but for those of one view only; their own parts must be sent again.
   std::vector<Part> begin_view(MemberSet members);
   [[nodiscard]] std::vector<Part> incomplete() const;
   [[nodiscard]] std::vector<MemberId> missing(std::string const& key) const;
@@ -61,6 +63,7 @@ class GatherTable {
     std::map<std::uint64_t, std::map<MemberId, Bytes>> parts;  ///< of the open exchange and the next
     std::optional<Bytes> given;                                ///< this member's part of the last exchange to be taken
     std::optional<std::vector<Bytes>> finished;
+    bool only_now = false;
   };
   Key& key(std::string const& name);
   [[nodiscard]] std::vector<MemberId> missing(Key const& key) const;

@@ -57,8 +57,8 @@ Outcome<void> Membership::hold(RoundId round, Digest digest, std::function<void(
 void Membership::count_ready(ViewId view, RoundId round, MemberId member, Digest digest) {
   if (view == impl_->view.id) impl_->count(round, member, digest, false);
 }
-Outcome<void> Membership::contribute(std::string const& key, std::span<std::byte const> bytes) {
-  return impl_->contribute(key, bytes);
+Outcome<void> Membership::contribute(std::string const& key, std::span<std::byte const> bytes, bool only_now) {
+  return impl_->contribute(key, bytes, only_now);
 }
 void Membership::report_progress(Activity activity, RoundId round, Instant now) {
   impl_->report_progress(activity, round, now);

@@ -81,7 +81,8 @@ class Membership {
   Outcome<void> hold(RoundId round, Digest digest, std::function<void()> const& publish);
   /// A READY word that a fabric of `view` brought; one of another view is ignored.
   void count_ready(ViewId view, RoundId round, MemberId member, Digest digest);
-  Outcome<void> contribute(std::string const& key, std::span<std::byte const> bytes);
+  /// @param only_now  for the members of this view: a change of view forgets the exchange instead of redoing it
+  Outcome<void> contribute(std::string const& key, std::span<std::byte const> bytes, bool only_now = false);
   void report_progress(Activity activity, RoundId round, Instant now);
   /// Evidence from the data plane against one member. It stands for a while even if the member still answers.
   void suspect(MemberId member, std::string_view evidence, Instant now);

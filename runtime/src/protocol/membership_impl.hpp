@@ -66,7 +66,7 @@ struct Membership::Impl {
   Outcome<void> hold(RoundId round, Digest digest, std::function<void()> const& publish);
   void count(RoundId round, MemberId member, Digest digest, bool is_by_message);
   void committed(RoundId round, bool is_news);
-  Outcome<void> contribute(std::string const& key, std::span<std::byte const> bytes);
+  Outcome<void> contribute(std::string const& key, std::span<std::byte const> bytes, bool only_now);
   void hold_exchange(std::string const& key);
   Outcome<std::optional<std::vector<std::vector<std::byte>>>> take_exchange(std::string const& key);
   Outcome<bool> is_committed(RoundId round) const;

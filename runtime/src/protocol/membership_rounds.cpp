@@ -91,11 +91,11 @@ void Membership::Impl::committed(RoundId round, bool is_news) {
 
 // --- small all-gathers -------------------------------------------------------------------------------------------
 
-Outcome<void> Membership::Impl::contribute(std::string const& key, std::span<std::byte const> bytes) {
+Outcome<void> Membership::Impl::contribute(std::string const& key, std::span<std::byte const> bytes, bool only_now) {
   if (failure) return fail(*failure);
   if (is_leaving || mode == Mode::excluded || mode == Mode::ended) return fail(own_absence());
   if (mode == Mode::learner) return fail(Errc::aborted, "this member is not in a view yet; wait until it has joined");
-  auto const part = gathers.contribute(key, bytes);
+  auto const part = gathers.contribute(key, bytes, only_now);
   if (!part) return {};
   broadcast(Contribution{view.id, key, *part, {bytes.begin(), bytes.end()}});
   hold_exchange(key);
