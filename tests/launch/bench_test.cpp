@@ -137,7 +137,7 @@ TEST(Bench, refuses_bad_values_with_the_valid_ones) {
   for (auto const& [arguments, message] :
        {Case{"all-reduce --bytes 12Q", "--bytes: '12Q' is not valid; expected a size"},
         Case{"all-reduce --bytes 6", "--bytes: 6 is not a whole number of float32 elements"},
-        Case{"all-reduce --fabric xyz", "--fabric: 'xyz' is not valid; valid: shm, mpi, loopback"},
+        Case{"all-reduce --fabric xyz", "--fabric: 'xyz' is not valid; valid: shm, tcp, mpi, loopback"},
         Case{"all-reduce --ranks 0", "--ranks: '0' is not valid; expected a whole number from 1 to 256"},
         Case{"all-reduce --dtype half", "valid: float32, float64, float16, bfloat16, int32, int64"},
         Case{"all-reduce --buffers heap", "valid: arena, user"}, Case{"all-reduce --against nccl", "valid: mpi"},
