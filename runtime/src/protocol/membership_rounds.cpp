@@ -136,13 +136,15 @@ void Membership::Impl::repeat_what_is_open() {
     for (auto const member : electorate.members)
       if (!proposer.accepted().contains(member)) send(member, Propose{view.id, proposer.ballot(), proposer.value()});
   }
-  // These may be large, and who has not given its part may simply not have come to it: asked rarely, or the questions
-  // would fill the connections on which the answers are.
+  // Large parts are asked for rarely: else the questions fill the connections on which the answers are.
   constexpr std::uint64_t kAskingPeriods = 20;
-  if (++asking_periods % kAskingPeriods != 0) return;
-  for (auto const& part : gathers.incomplete())
+  constexpr std::size_t kLarge = 4'096;
+  bool const asks_for_all = ++asking_periods % kAskingPeriods == 0;
+  for (auto const& part : gathers.incomplete()) {
+    if (part.bytes.size() > kLarge && !asks_for_all) continue;
     for (auto const member : part.missing)
       send(member, Contribution{view.id, part.key, part.sequence, part.bytes, true});
+  }
 }
 
 // --- state -------------------------------------------------------------------------------------------------------
