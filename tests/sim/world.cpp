@@ -223,7 +223,10 @@ void World::handle(Event const& event) {
     case Kind::fault:
       return strike(plan_.faults[event.a]);
     case Kind::killed:
-      return kill(at);
+      kill(at);
+      // A fence that was under way when the faults ended: what must happen depends on who is left.
+      if (judgement_ != Judgement::none) begin_judgement();
+      return;
     case Kind::resume: {
       auto& node = nodes_[at];
       if (!node.is_alive || !node.is_stopped) return;
