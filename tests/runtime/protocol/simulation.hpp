@@ -9,54 +9,58 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <protocol/core.hpp>
+#include <protocol/membership.hpp>
 
 namespace holdfast::protocol {
 
-/// Some cores, the messages between them, and virtual time. Links deliver in order, in any interleaving.
+/// Some members under OnLoss::end, the messages between them, and virtual time. Links deliver in order, in any
+/// interleaving. (tests/sim has views that change, and links that lose and reorder.)
 class Simulation {
  public:
   static constexpr std::chrono::milliseconds kPeriod{50};
   static constexpr std::chrono::milliseconds kTimeout{2'000};
 
   explicit Simulation(int members) {
-    View view;
-    view.id = ViewId{1};
-    for (int rank = 0; rank < members; ++rank)
-      view.members.push_back({MemberId{static_cast<std::uint64_t>(rank)}, "host", 100 + rank, "here"});
+    std::vector<Seat> seats;
+    for (int rank = 0; rank < members; ++rank) seats.push_back({{id(rank), "host", 100 + rank, "here"}, ""});
+    auto const first = first_value(seats, QuorumRule::majority, {}, 1);
+    MembershipOptions options;
+    options.heartbeat_period = kPeriod;
+    options.heartbeat_timeout = kTimeout;
     for (int rank = 0; rank < members; ++rank) {
-      nodes_.push_back({Core(view, rank, {kPeriod, kTimeout}), std::nullopt, true, true});
+      nodes_.push_back({Membership(first, id(rank), options), std::nullopt, true, true});
       for (int other = 0; other < members; ++other)
-        if (other != rank) core(rank).on_connected(other);
+        if (other != rank) member(rank).on_connected(id(other), now);
     }
     for (int rank = 0; rank < members; ++rank) {
-      core(rank).start(now);
+      member(rank).start(now);
       collect(rank);
     }
   }
 
   [[nodiscard]] int size() const { return static_cast<int>(nodes_.size()); }
-  Core& core(int rank) { return node(rank).core; }
+  [[nodiscard]] static MemberId id(int rank) { return MemberId{static_cast<std::uint64_t>(rank)}; }
+  Membership& member(int rank) { return node(rank).member; }
   [[nodiscard]] bool is_running(int rank) { return node(rank).is_alive && node(rank).is_awake; }
 
-  /// Takes what a core wants done: messages wait on their links, the timer is noted.
+  /// Takes what a member wants done: messages wait on their links, the timer is noted.
   void collect(int rank) {
-    std::vector<Action> actions;
-    core(rank).take_actions(actions);
-    for (auto& action : actions) {
-      if (auto* const send = std::get_if<Send>(&action)) {
-        EXPECT_FALSE(core(rank).is_frozen() && std::holds_alternative<Ready>(send->message) && was_frozen_[rank])
+    std::vector<action::Any> actions;
+    member(rank).take_actions(actions);
+    for (auto& one : actions) {
+      if (auto* const send = std::get_if<action::Send>(&one)) {
+        EXPECT_FALSE(member(rank).is_frozen() && std::holds_alternative<Ready>(send->message) && was_frozen_[rank])
             << "rank " << rank << " sent READY although it is frozen";
-        links_[{rank, send->rank}].push_back(std::move(send->message));
-      } else if (auto const* const timer = std::get_if<SetTimer>(&action)) {
+        links_[{rank, static_cast<int>(send->to)}].push_back(std::move(send->message));
+      } else if (auto const* const timer = std::get_if<action::SetTimer>(&one)) {
         node(rank).timer = timer->at;
       }
     }
-    was_frozen_[rank] = core(rank).is_frozen();
+    was_frozen_[rank] = member(rank).is_frozen();
   }
 
   Outcome<void> hold(int rank, RoundId round, Digest digest = {1, 1}) {
-    auto held = core(rank).hold(round, digest, {});
+    auto held = member(rank).hold(round, digest, {});
     collect(rank);
     return held;
   }
@@ -75,11 +79,11 @@ class Simulation {
     auto& link = links_[{from, to}];
     if (link.empty()) {
       seen_ends_[{from, to}] = true;
-      core(to).on_connection_lost(from, Core::Evidence::process_ended, "killed", now);
+      member(to).on_connection_lost(id(from), Evidence::process_ended, "killed", now);
     } else {
       auto message = std::move(link.front());
       link.pop_front();
-      core(to).on_message(from, std::move(message), now);
+      member(to).on_message(id(from), std::move(message), now);
     }
     collect(to);
   }
@@ -90,12 +94,12 @@ class Simulation {
   }
 
   void advance(std::chrono::nanoseconds time) {
-    now += std::chrono::duration_cast<Instant::duration>(time);
+    now += std::chrono::duration_cast<action::Instant::duration>(time);
     for (int rank = 0; rank < size(); ++rank) {
       auto& timer = node(rank).timer;
       if (!is_running(rank) || !timer || *timer > now) continue;
       timer.reset();
-      core(rank).on_timer(now);
+      member(rank).on_timer(now);
       collect(rank);
     }
   }
@@ -112,12 +116,12 @@ class Simulation {
   void stop(int rank) { node(rank).is_awake = false; }
   void resume(int rank) { node(rank).is_awake = true; }
 
-  Instant now{std::chrono::hours(1)};
+  action::Instant now{std::chrono::hours(1)};
 
  private:
   struct Node {
-    Core core;
-    std::optional<Instant> timer;
+    Membership member;
+    std::optional<action::Instant> timer;
     bool is_alive;
     bool is_awake;
   };
