@@ -21,15 +21,9 @@ std::vector<FabricEntry> const& registry() {
 
 Outcome<std::vector<std::vector<std::byte>>> FabricContext::all_gather(std::string_view what,
                                                                        std::span<std::byte const> bytes) const {
-  constexpr std::chrono::milliseconds kSlice{100};
   auto const key = name + ": " + std::string(what);
-  auto const deadline = Deadline::after(group.config().start_timeout);
-  while (true) {
-    if (!is_wanted()) return fail(Errc::aborted, "the communicator was destroyed while its fabric was opened");
-    auto gathered = group.all_gather(
-        key, bytes, Deadline::after(std::min<Deadline::Clock::duration>(kSlice, deadline.remaining())), view.id);
-    if (gathered || gathered.error().code != Errc::pending || deadline.has_passed()) return gathered;
-  }
+  return wait_in_slices(group.config().start_timeout, is_wanted,
+                        [&](Deadline slice) { return group.all_gather(key, bytes, slice, view.id); });
 }
 
 std::string_view choose(View const& view) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <span>
@@ -10,6 +12,20 @@
 #include "fabrics/fabric.hpp"
 
 namespace holdfast::fabrics {
+
+/// Calls `call(deadline)`, which answers `pending` at its deadline and may then be called again, for at most `limit`
+/// and only while it is wanted; so a communicator that is destroyed does not wait for members that never come.
+template <typename Call>
+auto wait_in_slices(std::chrono::nanoseconds limit, std::function<bool()> const& is_wanted, Call const& call)
+    -> decltype(call(Deadline::now())) {
+  constexpr std::chrono::milliseconds kSlice{100};
+  auto const deadline = Deadline::after(std::chrono::duration_cast<Deadline::Clock::duration>(limit));
+  while (true) {
+    if (!is_wanted()) return fail(Errc::aborted, "the communicator was destroyed while its fabric was opened");
+    auto outcome = call(Deadline::after(std::min<Deadline::Clock::duration>(kSlice, deadline.remaining())));
+    if (outcome || outcome.error().code != Errc::pending || deadline.has_passed()) return outcome;
+  }
+}
 
 /// What a fabric is opened with.
 struct FabricContext {

@@ -53,8 +53,10 @@ Outcome<Connection> Connector::connect_view(View view, fabrics::Fabric* previous
                                             std::function<bool()> const& is_wanted) const {
   std::string const name = "communicator " + std::to_string(number_);
   std::string const fabric = fabric_ == "auto" ? std::string(fabrics::choose(view)) : fabric_;
-  auto const agreed = group_.agree(name, {{"fabric", fabric}, {"chunk_bytes", std::to_string(chunk_bytes_)}},
-                                   Deadline::after(group_.config().start_timeout), view.id);
+  Group::Fields const options{{"fabric", fabric}, {"chunk_bytes", std::to_string(chunk_bytes_)}};
+  auto const agreed = fabrics::wait_in_slices(group_.config().start_timeout, is_wanted, [&](Deadline slice) {
+    return group_.agree(name, options, slice, view.id);
+  });
   if (!agreed) return fail(agreed.error());
   auto const rank = view.rank_of(group_.self());
   if (!rank)

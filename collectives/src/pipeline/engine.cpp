@@ -554,11 +554,6 @@ void Engine::reconnect(std::stop_token const& stop) {
   finish_committed();
   auto const is_wanted = [&] { return !stop.stop_requested() && !is_aborted(); };
   fabric().abort();
-  // What the old fabric still sends from may change from now on: nobody of the new view reads it.
-  for (auto const& collective : draining_)
-    if (auto const release = std::exchange(collective->memory().release, nullptr)) release();
-  draining_.clear();
-
   auto const began = std::chrono::steady_clock::now();
   Outcome<Connection> opened = fail(Errc::aborted, {});
   try {
@@ -566,6 +561,8 @@ void Engine::reconnect(std::stop_token const& stop) {
   } catch (Error const& error) {
     opened = fail(error.errc(), error.what());
   }
+  // Members that are late, or have no quorum, may still come: callers have deadlines of their own.
+  if (!opened && opened.error().code == Errc::pending) return;
   if (!opened) {
     needs_connection_.store(false);
     std::lock_guard const lock(queue_mutex_);
@@ -574,6 +571,10 @@ void Engine::reconnect(std::stop_token const& stop) {
     return;
   }
   finish_committed();
+  // What the old fabric still sends from may change from now on: nobody of the new view reads it.
+  for (auto const& collective : draining_)
+    if (auto const release = std::exchange(collective->memory().release, nullptr)) release();
+  draining_.clear();
   arena_.use(*opened->fabric);
   begin_again();
   // Kept until here: exchanges of the rounds that begin again were its own.

@@ -165,19 +165,29 @@ std::vector<int> Mesh::unconnected() const {
 void Mesh::call_again(MemberId member, std::string const& reason, std::chrono::milliseconds after) {
   auto& called = peer(member);
   called.is_calling = false;
+  if (!called.is_wanted && !called.connection) {
+    peers_.erase(member);
+    return;
+  }
   if (!called.is_wanted || called.has_ended) return;
   last_error_ = "rank " + std::to_string(static_cast<std::uint64_t>(member)) + " at " +
                 (called.contact ? called.contact->address : "") + ": " + reason;
   called.is_calling = true;
   auto const pause = std::make_shared<asio::steady_timer>(io_, after);
   pause->async_wait([this, member, pause](std::error_code) {
-    peer(member).is_calling = false;
+    auto const found = peers_.find(member);
+    if (found == peers_.end()) return;
+    found->second.is_calling = false;
     call(member);
   });
 }
 
 void Mesh::call(MemberId member) {
   auto& called = peer(member);
+  if (!called.is_wanted && !called.connection) {
+    peers_.erase(member);
+    return;
+  }
   if (!called.is_wanted || called.is_calling || called.has_ended) return;
   called.is_calling = true;
   std::error_code error;
@@ -268,6 +278,11 @@ std::string Mesh::reason_to_refuse(Message const& message) const {
 void Mesh::establish(MemberId member, std::shared_ptr<Connection> connection) {
   auto& connected = peer(member);
   connected.is_calling = false;
+  if (!connected.is_wanted) {  // not any more
+    connection->close();
+    if (!connected.connection) peers_.erase(member);
+    return;
+  }
   connected.grace->cancel();
   connected.heard_at = std::chrono::steady_clock::now();
   auto const* const identity = connection.get();

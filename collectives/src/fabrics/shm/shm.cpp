@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <holdfast/runtime/error.hpp>
@@ -66,6 +67,11 @@ Outcome<std::shared_ptr<Mapping>> map_peer_memory(Member const& peer, int descri
     return fail(Errc::environment, "shm fabric: cannot open the memory of process " + std::to_string(peer.pid) + " (" +
                                        std::strerror(errno) +
                                        "): the members must run as one user in one PID namespace; use fabric=tcp");
+  struct stat status {};
+  if (::fstat(memory.get(), &status) != 0 || static_cast<std::size_t>(status.st_size) != bytes)
+    return fail(Errc::mismatch, "shm fabric: process " + std::to_string(peer.pid) + " shares " +
+                                    std::to_string(status.st_size) + " bytes where this member expects " +
+                                    std::to_string(bytes) + "; give every member the same HOLDFAST_ARENA_BYTES");
   return std::make_shared<Mapping>(memory.get(), bytes, is_mine ? PROT_READ | PROT_WRITE : PROT_READ);
 }
 
