@@ -146,7 +146,7 @@ std::vector<Key> const& keys() {
       make<&Config::on_loss>("on_loss", "end|shrink",
                              "a member is lost: end all with the same failure, or go on with the others"),
       make<&Config::quorum>("quorum", "majority|certified",
-                            "who must agree on the next view; certified needs a supervisor on one host"),
+                            "who must agree on the next view; certified: nobody leaves before its process was seen to end"),
       make<&Config::parked_limit>("parked_limit_ms", "milliseconds",
                                   "how long a member without a quorum waits before it gives up", 1, 24 * kHour),
       make<&Config::op_timeout>("op_timeout_ms", "milliseconds", "default deadline of one operation", 1, 24 * kHour),

@@ -61,6 +61,7 @@ void GroupState::connect(std::unique_ptr<net::Mesh> mesh, Deadline deadline) {
   for (auto const& seat : seats)
     if (seat.member.id != membership_.self()) mesh->add(seat);
   mesh_ = std::move(mesh);
+  recorded_view_ = membership_.view();
   with_membership([](protocol::Membership& membership) { membership.start(Clock::now()); });
   mesh_->connect(deadline);
   mesh_->run("holdfast-" + std::to_string(number(membership_.self())));
@@ -167,6 +168,7 @@ bool GroupState::act(protocol::action::Any const& any) {
                                  return true;
                                },
                                [&](action::MemberLeft const& left) {
+                                 left_in_order_.insert(left.member);
                                  events.record("member_left", {{"member", number(left.member)}});
                                  return true;
                                },
@@ -181,6 +183,10 @@ bool GroupState::act(protocol::action::Any const& any) {
 }
 
 void GroupState::record_view(protocol::action::InstallView const& installed) {
+  // MPI would wait for a lost member when it shuts down.
+  for (auto const& member : recorded_view_.members)
+    if (!installed.view.rank_of(member.id) && !left_in_order_.contains(member.id)) net::MpiSession::note_failure();
+  recorded_view_ = installed.view;
   std::string members;
   for (auto const& member : installed.view.members)
     members += (members.empty() ? "" : ",") + std::to_string(number(member.id));

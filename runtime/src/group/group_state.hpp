@@ -99,6 +99,8 @@ struct GroupState final : net::MeshListener {
   bool has_ended_ = false;   ///< the protocol wants nothing more
   bool is_drained_ = false;  ///< every connection that can still end in good order has ended
   bool is_failure_told_ = false;
+  View recorded_view_;  ///< of the protocol thread, as the next
+  std::set<MemberId> left_in_order_{};
   std::set<std::string> keys_in_use_;
   std::map<std::string, std::uint64_t> numbers_;
   std::mutex leaving_;

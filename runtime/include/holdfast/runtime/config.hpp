@@ -36,7 +36,7 @@ struct Config {
   /// agree on the next view and go on.
   std::string on_loss = "end";
   /// HOLDFAST_QUORUM: who must agree on the next view. `majority`: more than half, or all whose end nobody observed if
-  /// that is half. `certified`: all whose end nobody observed; the supervisor ends those that hang.
+  /// that is half. `certified`: all whose end nobody observed, so one that only hangs holds up the others.
   std::string quorum = "majority";
   /// HOLDFAST_PARKED_LIMIT_MS: how long a member without a quorum waits before it gives up.
   std::chrono::milliseconds parked_limit{600'000};

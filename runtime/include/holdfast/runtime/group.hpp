@@ -75,7 +75,8 @@ class Group {
   [[nodiscard]] std::optional<Failure> failure() const;
 
   /// Evidence from the data plane against a member: an exchange's deadline passed waiting for it, a connection broke.
-  /// With fixed membership this ends the view at all members, with a failure that names `rank`.
+  /// With on_loss = end this ends the view at all members, with a failure that names `rank`; with shrink the members
+  /// decide a view without it, if enough agree.
   void suspect(int rank, std::string_view evidence);
 
   /// Tells the others, with the next heartbeats, what the training thread is doing. Cheap: no system call.
