@@ -14,6 +14,7 @@ class Error;
 class EventLog;
 class Group;
 class Rounds;
+class StateRegistry;
 struct Config;
 struct Digest;
 struct Failure;

@@ -1,0 +1,111 @@
+#include <array>
+#include <cstring>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include <holdfast/runtime/error.hpp>
+#include <holdfast/runtime/state_registry.hpp>
+
+namespace holdfast {
+namespace {
+
+struct Training {
+  std::array<float, 6> weights{1, 2, 3, 4, 5, 6};
+  std::array<std::byte, 3> momentum{std::byte{7}, std::byte{8}, std::byte{9}};
+  std::string optimizer = "adam, step 3";
+  StateRegistry state;
+
+  Training() {
+    state.add("model/weights", Sharing::replicated, std::as_writable_bytes(std::span(weights)), {"F32", {2, 3}});
+    state.add("momentum", Sharing::own, momentum);
+    state.add(
+        "optimizer", Sharing::replicated,
+        [this] {
+          auto const bytes = std::as_bytes(std::span(optimizer));
+          return std::vector<std::byte>(bytes.begin(), bytes.end());
+        },
+        [this](std::span<std::byte const> bytes) -> Outcome<void> {
+          std::string const text(reinterpret_cast<char const*>(bytes.data()), bytes.size());
+          if (!text.starts_with("adam")) return fail(Errc::corrupt_message, "no state of Adam");
+          optimizer = text;
+          return {};
+        });
+  }
+};
+
+TEST(StateRegistry, puts_back_what_it_copied) {
+  Training here;
+  auto const snapshot = here.state.snapshot();
+  ASSERT_EQ(snapshot.size(), 3U);
+  EXPECT_EQ(snapshot[0].name, "model/weights");
+  EXPECT_EQ(snapshot[0].layout, (StateLayout{"F32", {2, 3}}));
+  here.weights.fill(0);
+  here.momentum.fill({});
+  here.optimizer = "adam, a longer state than before";
+  ASSERT_TRUE(here.state.restore(snapshot));
+  EXPECT_EQ(here.weights[5], 6);
+  EXPECT_EQ(here.momentum[2], std::byte{9});
+  EXPECT_EQ(here.optimizer, "adam, step 3");
+}
+
+TEST(StateRegistry, digest_sees_replicated_parts_alone_and_equals_that_of_a_snapshot) {
+  Training here;
+  auto const before = here.state.digest();
+  EXPECT_EQ(before, digest_of(here.state.snapshot(Sharing::replicated)));
+  here.momentum[0] = std::byte{1};
+  EXPECT_EQ(here.state.digest(), before);
+  here.optimizer += '!';
+  EXPECT_FALSE(here.state.digest() == before);
+}
+
+TEST(StateRegistry, refuses_another_layout_a_stranger_and_a_gap_without_changing_anything) {
+  Training here;
+  auto snapshot = here.state.snapshot(Sharing::replicated);
+  here.weights[0] = 42;
+
+  auto reshaped = snapshot;
+  reshaped[0].layout.shape = {3, 2};
+  auto refused = here.state.restore(reshaped);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Errc::mismatch);
+  EXPECT_NE(refused.error().detail.find("F32 [2, 3] here and F32 [3, 2]"), std::string::npos) << refused.error().detail;
+
+  auto strange = snapshot;
+  strange.push_back({"zebra", Sharing::replicated, {"U8", {0}}, {}});
+  EXPECT_FALSE(here.state.restore(strange));
+
+  snapshot.pop_back();
+  refused = here.state.restore(snapshot);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().detail.find("'optimizer' is missing"), std::string::npos);
+  EXPECT_EQ(here.weights[0], 42);
+}
+
+TEST(StateRegistry, a_part_of_the_members_own_may_be_missing) {
+  Training here;
+  EXPECT_TRUE(here.state.restore(here.state.snapshot(Sharing::replicated)));
+}
+
+TEST(StateRegistry, passes_on_what_a_part_says_to_foreign_bytes) {
+  Training here;
+  auto snapshot = here.state.snapshot();
+  snapshot[2].bytes.assign(3, std::byte{'x'});
+  auto const refused = here.state.restore(snapshot);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().detail, "part 'optimizer': no state of Adam");
+}
+
+TEST(StateRegistry, refuses_names_twice_and_layouts_that_do_not_fit) {
+  Training here;
+  EXPECT_THROW(here.state.add("momentum", Sharing::own, here.momentum), Error);
+  EXPECT_THROW(here.state.add("", Sharing::own, here.momentum), Error);
+  EXPECT_THROW(here.state.add("a", Sharing::own, here.momentum, {"F32", {1}}), Error);
+  EXPECT_THROW(here.state.add("a", Sharing::own, here.momentum, {"F31", {3}}), Error);
+  EXPECT_THROW(here.state.add("a", Sharing::own, here.momentum, {"U8", {3, std::uint64_t{1} << 63, 2}}), Error);
+  here.state.remove("momentum");
+  here.state.add("momentum", Sharing::own, here.momentum);
+}
+
+}  // namespace
+}  // namespace holdfast
