@@ -1,10 +1,11 @@
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <random>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include <cxxopts.hpp>
 
@@ -116,6 +117,31 @@ void run_job(Options const& options, Totals& totals, Job::Clock::time_point unti
   ++totals.jobs;
 }
 
+void show(Options const& options, Totals const& totals) {
+  auto const& counts = totals.counts;
+  std::pair<char const*, std::uint64_t> const numbers[] = {
+      {"members", options.job.members},
+      {"seed", options.seed},
+      {"jobs", totals.jobs},
+      {"rounds", totals.passed},
+      {"kills", counts.kills},
+      {"stops", counts.stops},
+      {"continues", counts.continues},
+      {"cuts", counts.cuts},
+      {"heals", counts.heals},
+      {"evictions", counts.evictions},
+      {"view_changes", counts.view_changes},
+      {"jobs_without_quorum", counts.parked_jobs},
+      {"rounds_of_unseen_views", totals.unknown},
+      {"failed", totals.failed},
+  };
+  std::string text = options.as_json ? "{\"fabric\": \"" + options.job.fabric + "\"" : options.job.fabric;
+  for (auto const& [name, value] : numbers)
+    text += (options.as_json ? ", \"" + std::string(name) + "\": " : ", " + std::string(name) + " ") +
+            std::to_string(value);
+  std::printf("%s%s\n", text.c_str(), options.as_json ? "}" : "");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -140,20 +166,7 @@ int main(int argc, char** argv) try {
     std::printf("a kind of fault, or a change of view, never happened: the run shows nothing about it\n");
     ++totals.failed;
   }
-  char const* const form =
-      options.as_json
-          ? "{\"fabric\": \"%s\", \"members\": %zu, \"seed\": %llu, \"jobs\": %llu, \"rounds\": %llu, \"kills\": %llu, "
-            "\"stops\": %llu, \"continues\": %llu, \"cuts\": %llu, \"heals\": %llu, \"evictions\": %llu, "
-            "\"view_changes\": %llu, \"jobs_without_quorum\": %llu, \"rounds_of_unseen_views\": %llu, \"failed\": "
-            "%llu}\n"
-          : "%s with %zu members, seed %llu: %llu jobs, %llu rounds; %llu kills, %llu stops, %llu continues, %llu "
-            "cuts, "
-            "%llu heals, %llu evictions, %llu view changes, %llu jobs without a quorum, %llu rounds of unseen views, "
-            "%llu failures\n";
-  std::printf(form, options.job.fabric.c_str(), options.job.members, number(options.seed), number(totals.jobs),
-              number(totals.passed), number(counts.kills), number(counts.stops), number(counts.continues),
-              number(counts.cuts), number(counts.heals), number(counts.evictions), number(counts.view_changes),
-              number(counts.parked_jobs), number(totals.unknown), number(totals.failed));
+  show(options, totals);
   std::printf("%llu passed, %llu failed\n", number(totals.passed), number(totals.failed));
   return totals.failed == 0 ? 0 : 1;
 } catch (std::exception const& error) {
