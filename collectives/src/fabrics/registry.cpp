@@ -26,6 +26,13 @@ Outcome<std::vector<std::vector<std::byte>>> FabricContext::all_gather(std::stri
                         [&](Deadline slice) { return group.all_gather(key, bytes, slice, view.id); });
 }
 
+std::function<void(int rank, std::string const& evidence)> FabricContext::suspect() const {
+  return [member = group, id = view.id](int rank, std::string const& evidence) mutable {
+    // A rank means another member in another view.
+    if (member.view().id == id) member.suspect(rank, evidence);
+  };
+}
+
 std::string_view choose(View const& view) {
   auto const& first = view.members.front();
   auto const all = [&](auto const& same) { return std::all_of(view.members.begin(), view.members.end(), same); };

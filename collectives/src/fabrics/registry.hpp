@@ -38,6 +38,8 @@ struct FabricContext {
 
   [[nodiscard]] int rank() const { return view.rank_of(group.self()).value(); }
   [[nodiscard]] int world_size() const { return view.world_size(); }
+  /// Group::suspect for a rank of this view, for as long as it lasts.
+  [[nodiscard]] std::function<void(int rank, std::string const& evidence)> suspect() const;
   /// Group::all_gather among the members of this view, within the configured start timeout, while it is wanted.
   [[nodiscard]] Outcome<std::vector<std::vector<std::byte>>> all_gather(std::string_view what,
                                                                         std::span<std::byte const> bytes) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace holdfast::pipeline {
 
@@ -34,6 +35,10 @@ bool Agreement::advance(Blocker& blocker) {
         return happened;
       }
     decide();
+    if (accused_.any()) {
+      blocker = {Blocker::Stage::statistics, accused_.indices().front()};
+      return happened;
+    }
     is_decided_ = true;
     happened = true;
   }
@@ -44,6 +49,28 @@ bool Agreement::advance(Blocker& blocker) {
   is_held_ = true;
   for (auto const& collective : collectives_) collective->status()->is_held.store(true, std::memory_order_release);
   return true;
+}
+
+RowMask Agreement::missing() const {
+  RowMask missing = accused_;
+  if (is_held_) return missing;
+  for (auto const& collective : collectives_) missing |= collective->missing();
+  if (is_posted_ && !is_decided_)
+    for (int rank = 0; rank < world_size_; ++rank)
+      if (!small_->arrived(rank)) missing.set(rank);
+  return missing;
+}
+
+std::vector<Accusation> Agreement::take_accusations() {
+  auto accusations = std::exchange(accusations_, {});
+  for (auto const& collective : collectives_)
+    for (auto& accusation : collective->take_accusations()) accusations.push_back(std::move(accusation));
+  return accusations;
+}
+
+void Agreement::accuse(int owner, std::string what) {
+  if (!accused_.test(owner)) accusations_.push_back({owner, std::move(what)});
+  accused_.set(owner);
 }
 
 bool Agreement::can_advance() const {
@@ -80,9 +107,14 @@ void Agreement::decide() {
   for (int owner = 0; owner < world_size_; ++owner) {
     auto const message = small_->bytes(owner);
     if (message.size() != words * sizeof(std::uint64_t) + entries * sizeof(double)) {
+      constexpr char const* kWhat = "sent statistics of the wrong length";
+      if (first.accuses()) {
+        accuse(owner, kWhat);
+        continue;
+      }
       Failure failure;
       failure.code = Errc::corrupt_message;
-      failure.detail = "rank " + std::to_string(owner) + " sent statistics of the wrong length";
+      failure.detail = "rank " + std::to_string(owner) + " " + kWhat;
       return fail_with(std::move(failure));
     }
     std::memcpy(mask.data(), message.data(), words * sizeof(std::uint64_t));
@@ -92,6 +124,8 @@ void Agreement::decide() {
     for (std::size_t entry = 0; entry < entries; ++entry) total[entry] += partial[entry];
     if (by_shard) of_owner.push_back(rules::GramMatrix::from_packed(world_size_, partial));
   }
+
+  if (accused_.any()) return;
 
   auto const matrix = entries == 0 ? rules::GramMatrix() : rules::GramMatrix::from_packed(world_size_, total);
   auto const set = rules::screen_contributions(rule, RowMask::all(world_size_), non_finite_,

@@ -32,6 +32,10 @@ class Agreement {
   bool advance(Blocker& blocker);
 
   [[nodiscard]] std::uint64_t first_sequence() const { return first_sequence_; }
+  /// Ranks without which it cannot go on now.
+  [[nodiscard]] RowMask missing() const;
+  /// Who sent what cannot be used, and what that was: the round waits for a view without them.
+  [[nodiscard]] std::vector<Accusation> take_accusations();
   /// False when it only waits for the round to be sealed.
   [[nodiscard]] bool can_advance() const;
   [[nodiscard]] std::vector<std::shared_ptr<Collective>> const& collectives() const { return collectives_; }
@@ -54,6 +58,7 @@ class Agreement {
   void post();
   void decide();
   void fail_with(Failure failure);
+  void accuse(int owner, std::string what);
 
   int world_size_;
   std::uint64_t first_sequence_;
@@ -63,6 +68,8 @@ class Agreement {
   bool is_posted_ = false;
   bool is_decided_ = false;
   bool is_held_ = false;
+  RowMask accused_ = RowMask(world_size_);
+  std::vector<Accusation> accusations_;
   std::optional<Failure> failure_;
   RowMask contributors_ = RowMask::all(world_size_);
   RowMask non_finite_ = RowMask(world_size_);

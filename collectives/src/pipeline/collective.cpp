@@ -90,7 +90,9 @@ std::shared_ptr<Collective> Collective::again() {
                                       status_);
 }
 
-void Collective::bind(ViewId view, int rank, int world_size) {
+void Collective::bind(ViewId view, int rank, int world_size, bool accuses) {
+  accuses_ = accuses;
+  accused_ = RowMask(world_size);
   view_ = view;
   rank_ = rank;
   world_size_ = world_size;
@@ -152,13 +154,43 @@ bool Collective::advance(Blocker& blocker) {
   return false;
 }
 
+RowMask Collective::missing() const {
+  RowMask missing = accused_;
+  std::size_t const end = row_bytes(std::min(shard_elements_, cursor_ + chunk_elements_));
+  switch (stage_) {
+    case Stage::announced:
+      for (int rank = 0; rank < world_size_; ++rank)
+        if (!exchange_->announced(rank)) missing.set(rank);
+      break;
+    case Stage::first_pass:
+      for (int const source : sources_)
+        if (!exchange_->row_arrived(source, end)) missing.set(source);
+      break;
+    case Stage::gathering:
+      for (int owner = 0; gathers() && owner < world_size_; ++owner)
+        if (!exchange_->result_arrived(owner, generation_)) missing.set(owner);
+      break;
+    case Stage::queued:
+    case Stage::first_pass_done:
+    case Stage::second_pass:
+    case Stage::complete:
+      break;
+  }
+  return missing;
+}
+
 bool Collective::start_when_announced(Blocker& blocker) {
+  if (accused_.any()) {
+    blocker = {Blocker::Stage::announcement, accused_.indices().front()};
+    return false;
+  }
   for (int rank = 0; rank < world_size_; ++rank)
     if (!exchange_->announced(rank)) {
       blocker = {Blocker::Stage::announcement, rank};
       return false;
     }
   refusal_ = compare_announcements();
+  if (accused_.any()) return true;
   if (!refusal_ && needs_agreement_) refusal_ = prepare_rule();
   if (refusal_) {
     stage_ = Stage::complete;
@@ -180,9 +212,12 @@ bool Collective::start_when_announced(Blocker& blocker) {
 }
 
 std::optional<Failure> Collective::compare_announcements() {
-  auto const first = Descriptor::decode(exchange_->announcement(0));
+  std::vector<Descriptor> announced;
+  for (int rank = 0; rank < world_size_; ++rank) announced.push_back(Descriptor::decode(exchange_->announcement(rank)));
+  if (accuses_ && accuse_minority(announced)) return std::nullopt;
+  auto const& first = announced.front();
   for (int rank = 0; rank < world_size_; ++rank) {
-    auto const theirs = Descriptor::decode(exchange_->announcement(rank));
+    auto const& theirs = announced[static_cast<std::size_t>(rank)];
     if (theirs.view != 0 && theirs.view != static_cast<std::uint32_t>(view_)) return view_changed(rank);
     auto const difference = first.difference(theirs, "rank 0", "rank " + std::to_string(rank));
     if (!difference.empty()) {
@@ -196,6 +231,24 @@ std::optional<Failure> Collective::compare_announcements() {
     weights_.push_back(is_sound ? theirs.weight : 0.0);
   }
   return std::nullopt;
+}
+
+bool Collective::accuse_minority(std::vector<Descriptor> const& announced) {
+  // Without liars to be expected a difference is a mistake in the program, which all should hear of.
+  if (descriptor_.byzantine == 0) return false;
+  std::vector<Accusation> others;
+  for (int rank = 0; rank < world_size_; ++rank) {
+    auto difference = descriptor_.difference(announced[static_cast<std::size_t>(rank)], "rank " + std::to_string(rank_),
+                                             "rank " + std::to_string(rank));
+    if (difference.empty() && descriptor_.view == 0 && announced[static_cast<std::size_t>(rank)].view != 0)
+      difference = "it names a view, which this collective does not";
+    if (!difference.empty()) others.push_back({rank, "announced another collective: " + difference});
+  }
+  auto const count = static_cast<int>(others.size());
+  if (count == 0 || 2 * count >= world_size_ || count > descriptor_.byzantine) return false;
+  for (auto const& accusation : others) accused_.set(accusation.rank);
+  accusations_ = std::move(others);
+  return true;
 }
 
 Failure Collective::view_changed(int rank) const {
@@ -509,15 +562,14 @@ void Collective::conclude_failed() {
 }
 
 bool Collective::check_gathered(Blocker& blocker) {
-  bool const gathers = descriptor_.kind != CollectiveKind::reduce_scatter && !gathers_rows_;
-  for (int owner = 0; gathers && owner < world_size_; ++owner)
+  for (int owner = 0; gathers() && owner < world_size_; ++owner)
     if (!exchange_->result_arrived(owner, generation_)) {
       blocker = {Blocker::Stage::result, owner};
       return false;
     }
   // Where everyone reduces everything, the hash is that of the whole result: READY finds those that differ.
   hashes_.assign(static_cast<std::size_t>(world_size_), gathers_rows_ ? digest_.value() : 0);
-  for (int owner = 0; gathers && owner < world_size_; ++owner)
+  for (int owner = 0; gathers() && owner < world_size_; ++owner)
     hashes_[static_cast<std::size_t>(owner)] = exchange_->result_hash(owner);
   if (coding_ && !gathers_rows_)
     decode_pieces(coding_->results, memory_.result, {memory_.decoded(), descriptor_.elements});

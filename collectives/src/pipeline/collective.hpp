@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <holdfast/collectives/rule.hpp>
@@ -26,6 +27,12 @@ namespace holdfast::pipeline {
 struct Blocker {
   enum class Stage { nothing, announcement, row, statistics, result, ready } stage = Stage::nothing;
   int rank = -1;
+};
+
+/// A member that sent what no honest one sends.
+struct Accusation {
+  int rank = 0;
+  std::string what;
 };
 
 /// Arena memory of one collective and what happens to it at the end.
@@ -87,10 +94,17 @@ class Collective {
   [[nodiscard]] std::shared_ptr<Collective> again();
 
   /// Says who takes part; before open().
-  void bind(ViewId view, int rank, int world_size);
+  /// @param accuses  a member that sends what cannot be used is accused, and the round done again without it; otherwise
+  ///                 the round fails
+  void bind(ViewId view, int rank, int world_size, bool accuses);
   void open(fabrics::Fabric& fabric, fabrics::ExchangeKey key);
   /// Does at most one chunk of work; true if anything happened.
   bool advance(Blocker& blocker);
+
+  /// Ranks without which it cannot go on now.
+  [[nodiscard]] RowMask missing() const;
+  [[nodiscard]] std::vector<Accusation> take_accusations() { return std::exchange(accusations_, {}); }
+  [[nodiscard]] bool accuses() const { return accuses_; }
 
   [[nodiscard]] Descriptor const& descriptor() const { return descriptor_; }
   [[nodiscard]] std::optional<AppliedRule> const& rule() const { return rule_; }
@@ -128,6 +142,8 @@ class Collective {
 
   bool start_when_announced(Blocker& blocker);
   [[nodiscard]] std::optional<Failure> compare_announcements();
+  /// Whether most members announced what this one did, and at most f announced something else, whom it accuses.
+  bool accuse_minority(std::vector<Descriptor> const& announced);
   [[nodiscard]] std::optional<Failure> prepare_rule();
   [[nodiscard]] Failure view_changed(int rank) const;
   [[nodiscard]] fabrics::ExchangePlan plan();
@@ -148,6 +164,7 @@ class Collective {
   [[nodiscard]] std::span<std::byte* const> destinations_at(std::size_t begin);
   void give_back_buffers();
   bool check_gathered(Blocker& blocker);
+  [[nodiscard]] bool gathers() const { return descriptor_.kind != CollectiveKind::reduce_scatter && !gathers_rows_; }
   /// What the rows of a block are compared with; null for zeros and for rules without a centre.
   [[nodiscard]] std::byte const* center_of(kernels::Rows const& all_rows, std::size_t begin);
   [[nodiscard]] std::byte const* row_at(std::size_t source_index, std::size_t begin) const;
@@ -159,6 +176,9 @@ class Collective {
   ViewId view_{};
   int rank_ = 0;
   int world_size_ = 0;
+  bool accuses_ = false;
+  RowMask accused_;
+  std::vector<Accusation> accusations_;
   CollectiveMemory memory_;
   std::size_t chunk_bytes_;
   std::shared_ptr<CollectiveStatus> status_;

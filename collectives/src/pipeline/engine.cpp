@@ -39,7 +39,8 @@ Engine::Engine(Group group, Connection connection, Connector connector, ArenaPoo
     : group_(std::move(group)),
       connector_(std::move(connector)),
       arena_(arena),
-      connection_(std::make_shared<Connection>(std::move(connection))) {
+      connection_(std::make_shared<Connection>(std::move(connection))),
+      accuses_(group_.config().on_loss == "shrink") {
   for (std::uint32_t index = 0; index < fabrics::kMaxStreams; ++index)
     streams_.push_back(std::make_unique<StreamState>());
   group_.rounds().set_listener(this, [this] {
@@ -114,6 +115,8 @@ void Engine::push(Event event, bool is_worth_waking) {
 bool Engine::wait_for(RoundState const& round, std::function<bool()> const& is_done, Deadline deadline) {
   if (is_done()) return true;
   group_.report_progress(Activity::in_round, round.id);
+  std::int64_t none = 0;
+  round.waiting_since.compare_exchange_strong(none, std::chrono::steady_clock::now().time_since_epoch() / 1ns);
   bool const in_time = drive_until(is_done, deadline);
   group_.report_progress(Activity::computing, round.id);
   return in_time;
@@ -377,7 +380,7 @@ void Engine::open(StreamState& stream, Event const& event) {
   auto& round = *event.round;
   auto const& collective = event.collective;
   fabrics::ExchangeKey const key{round.stream_index, stream.next_exchange++};
-  collective->bind(view().id, connection_->rank, view().world_size());
+  collective->bind(view().id, connection_->rank, view().world_size(), accuses_);
   renew_result(collective->memory());
   bool const is_step = collective->needs_agreement() && collective->descriptor().scope == Scope::step;
   Agreement* agreement = is_step ? round.step_agreement : nullptr;
@@ -418,8 +421,50 @@ bool Engine::advance_round(StreamState& stream, RoundState& round) {
     ++round.first_open;
   bool const is_held = round.is_sealed && round.first_open == round.agreements.size();
   if (is_held && stream.rounds.front().get() == &round) happened |= end_round(stream, round, blocker);
-  if (!happened) round.blocker.store(pack(blocker), std::memory_order_relaxed);
+  round.is_moving |= happened;
+  if (!happened) {
+    round.blocker.store(pack(blocker), std::memory_order_relaxed);
+    auto const waiting_since = accuses_ ? round.waiting_since.load(std::memory_order_relaxed) : 0;
+    if (waiting_since != 0) watch(*stream.rounds.front(), waiting_since);
+  }
   return happened;
+}
+
+void Engine::accuse(RoundState& round) {
+  for (auto const& agreement : round.agreements)
+    for (auto const& [rank, what] : agreement->take_accusations())
+      group_.suspect(rank, "rank " + std::to_string(rank) + " " + what + ", in " + operation(round));
+}
+
+void Engine::watch(RoundState& round, std::int64_t waiting_since) {
+  using Clock = std::chrono::steady_clock;
+  accuse(round);
+  auto const now = Clock::now();
+  if (std::exchange(round.is_moving, false)) round.moved_at = now;
+  Clock::time_point const began{std::chrono::nanoseconds(waiting_since)};
+  auto const limit = group_.config().op_timeout;
+  if (now - std::max(began, round.moved_at) < limit) return;
+  round.moved_at = now;  // asked again after as long
+  auto const ranks = missing(round).indices();
+  auto const waited = std::to_string(limit.count()) + " ms";
+  if (ranks.empty() || 2 * static_cast<int>(ranks.size()) >= view().world_size()) {
+    group_.suspect(connection_->rank, operation(round) + " has not moved for " + waited);
+    return;
+  }
+  for (int const rank : ranks)
+    group_.suspect(rank, "rank " + std::to_string(rank) + " has held up " + operation(round) + " for " + waited);
+}
+
+RowMask Engine::missing(RoundState const& round) const {
+  RowMask missing(view().world_size());
+  for (std::size_t index = round.first_open; index < round.agreements.size(); ++index)
+    missing |= round.agreements[index]->missing();
+  auto const* const board = round.is_announced ? fabric().ready_board() : nullptr;
+  for (int rank = 0; board != nullptr && rank < view().world_size(); ++rank) {
+    Digest digest;
+    if (rank != connection_->rank && !board->read(rank, round.stream_index, round.id.number, digest)) missing.set(rank);
+  }
+  return missing;
 }
 
 bool Engine::end_round(StreamState& stream, RoundState& round, Blocker& blocker) {

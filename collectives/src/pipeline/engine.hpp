@@ -107,6 +107,11 @@ class Engine {
   bool end_round(StreamState& stream, RoundState& round, Blocker& blocker);
   void finish(StreamState& stream, RoundState& round, Outcome<Reduction> outcome);
   void fail_all(Failure const& failure);
+  void accuse(RoundState& round);
+  /// A caller has waited for so long as an operation may take, and nothing has moved: those who are waited for are
+  /// accused, where they are fewer than half; otherwise nobody in particular is to blame.
+  void watch(RoundState& round, std::int64_t waiting_since);
+  [[nodiscard]] RowMask missing(RoundState const& round) const;
   /// A member that left in good order may have taken part in the round or not; if not, the round cannot end.
   bool fail_rounds_of_leavers();
   [[nodiscard]] bool somebody_has_left();
@@ -123,6 +128,7 @@ class Engine {
   std::shared_ptr<Connection const> connection_;
   std::uint64_t bytes_of_old_fabrics_ = 0;  // as connection_
   BufferPool pool_;
+  bool const accuses_;  // who does not take part is left behind
 
   std::mutex drive_mutex_;                             // held by the one thread that drives
   std::vector<std::unique_ptr<StreamState>> streams_;  // kMaxStreams of them, never resized

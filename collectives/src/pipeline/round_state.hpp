@@ -38,14 +38,21 @@ struct RoundState {
   RowMask ready_counted;      ///< from the announcement on: ranks whose READY was read from the fabric
   Digest digest{};
 
+  bool is_moving = true;  ///< something happened since moved_at was last set
+  std::chrono::steady_clock::time_point moved_at = started;
+
   /// Back to the state before its first collective was opened.
   void begin_again() {
+    is_moving = true;
     agreements.clear();
     step_agreement = nullptr;
     first_open = 0;
     is_sealed = false;
     is_announced = false;
   }
+
+  /// Since when a caller has been waiting for this round, ns of the steady clock; 0: none has. Of callers.
+  mutable std::atomic<std::int64_t> waiting_since{0};
 
   // Written by the thread that drives, read by any.
   std::atomic<bool> is_finished{false};       ///< `outcome` is final

@@ -78,10 +78,14 @@ std::optional<Failure> Group::failure() const {
 }
 
 void Group::suspect(int rank, std::string_view evidence) {
-  state_->events.record("suspicion", {{"member_rank", std::int64_t{rank}}, {"evidence", std::string(evidence)}});
-  state_->with_membership([&](protocol::Membership& membership) {
-    membership.suspect(member_of(rank, membership), evidence, Deadline::Clock::now());
+  bool const is_somebody = state_->with_membership([&](protocol::Membership& membership) {
+    auto const member = member_of(rank, membership);
+    auto const now = Deadline::Clock::now();
+    if (member == membership.self()) return membership.exchange_overdue(evidence, now), false;
+    return membership.suspect(member, evidence, now), true;
   });
+  if (is_somebody)
+    state_->events.record("suspicion", {{"member_rank", std::int64_t{rank}}, {"evidence", std::string(evidence)}});
 }
 
 void Group::report_progress(Activity activity, RoundId round) {

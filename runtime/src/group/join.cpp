@@ -82,8 +82,8 @@ void record_view(GroupState& state, View const& view) {
 }
 
 protocol::Value first_value(Config const& config, std::vector<net::Record> const& records) {
-  return net::first_value(records, config.quorum == "certified" ? protocol::QuorumRule::certified
-                                                                : protocol::QuorumRule::majority);
+  return net::first_value(
+      records, config.quorum == "certified" ? protocol::QuorumRule::certified : protocol::QuorumRule::majority);
 }
 
 std::shared_ptr<GroupState> enter(Config const& config, std::unique_ptr<net::Mesh> mesh,
@@ -168,6 +168,9 @@ Group Group::join(Config const& given) {
   Group group(enter(config, std::move(mesh), records, placement.rank, deadline));
   if (directory) directory->clean_up();
   announce(config, placement.rank, placement.world_size, how);
+  if (placement.meeting == net::Meeting::mpi && placement.rank == 0)
+    if (auto const text = net::MpiSession::explain_lost_rank(); !text.empty())
+      config.on_loss == "shrink" ? log_warning(text) : log_info(text);
   return group;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 #include <thread>
 
 #include <mpi.h>
@@ -124,6 +125,29 @@ std::vector<std::string> MpiSession::all_gather(std::string const& mine, Deadlin
     texts.emplace_back(blob + sizeof bytes, std::min<std::size_t>(bytes, kBlobBytes - sizeof bytes));
   }
   return texts;
+}
+
+std::string MpiSession::explain_lost_rank() {
+  auto const is_set = [](char const* name) {
+    char const* const value = std::getenv(name);
+    return value != nullptr && *value != '\0' && std::strcmp(value, "0") != 0;
+  };
+  // mpirun's own word to its ranks: --with-ft ulfm (5.0), --enable-recovery (4.1).
+  if (is_set("OMPI_MCA_mpi_ft_enable") || is_set("OMPI_MCA_orte_enable_recovery")) return {};
+  char version[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int length = 0;
+  MPI_Get_library_version(version, &length);
+  std::string const what =
+      "mpirun was not told to keep survivors: when a rank dies it ends the whole job, whatever "
+      "on_loss says; ";
+  std::string_view const text(version);
+  if (text.starts_with("Open MPI v4"))
+    return what + "start it as mpirun --enable-recovery, or by holdfast run --mpi, which does";
+  if (text.starts_with("Open MPI"))
+    return what +
+           "start it as mpirun --with-ft ulfm --mca coll ^han --mca btl_tcp_flags 9, or by holdfast run --mpi, "
+           "which does";
+  return what + "no flag against that is known for this MPI: use Open MPI 5, or holdfast run with fabric=shm or tcp";
 }
 
 void MpiSession::note_failure() noexcept {

@@ -25,6 +25,8 @@ class MpiSession {
   /// Every rank's text, in rank order.
   /// @throws Error start_failed when not all ranks took part in time
   [[nodiscard]] std::vector<std::string> all_gather(std::string const& mine, Deadline deadline) const;
+  /// What this mpirun does when a rank dies, and which flags change that; empty where survivors may go on.
+  [[nodiscard]] static std::string explain_lost_rank();
   /// A member was lost: MPI is not finalised any more.
   static void note_failure() noexcept;
 

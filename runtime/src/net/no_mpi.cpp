@@ -18,6 +18,10 @@ std::vector<std::string> MpiSession::all_gather(std::string const& mine, Deadlin
   return {mine};
 }
 
+std::string MpiSession::explain_lost_rank() {
+  return {};
+}
+
 void MpiSession::note_failure() noexcept {}
 
 }  // namespace holdfast::net

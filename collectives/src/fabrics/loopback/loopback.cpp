@@ -46,8 +46,9 @@ struct ThreadMemory {
 class LoopbackFabric final : public MemoryFabric {
  public:
   LoopbackFabric(int rank, std::vector<PeerMemory> peers, std::shared_ptr<LazyPages> pages,
-                 std::shared_ptr<MemoryArena> contributions, std::shared_ptr<MemoryArena> results)
-      : MemoryFabric("loopback", rank, std::move(peers), std::move(contributions), std::move(results)),
+                 std::shared_ptr<MemoryArena> contributions, std::shared_ptr<MemoryArena> results, Suspect suspect)
+      : MemoryFabric("loopback", rank, std::move(peers), std::move(contributions), std::move(results),
+                     std::move(suspect)),
         pages_(std::move(pages)) {}
   [[nodiscard]] std::shared_ptr<LazyPages> const& pages() const { return pages_; }
 
@@ -132,13 +133,13 @@ Outcome<std::unique_ptr<Fabric>> create_loopback(FabricContext const& context) {
     auto const memory = Directory::instance().find(peer.number);
     if (memory == nullptr) return fail(Errc::environment, "loopback fabric: a member gave up opening it");
     peers.push_back({reinterpret_cast<Control*>(memory->control.data()), memory->contributions->data(),
-                     memory->results.data(), memory});
+                     memory->results.data(), context.arena_bytes, memory});
   }
   // Nobody may take back what not all have found yet.
   if (auto const taken = context.all_gather("loopback taken", {}); !taken) return fail(taken.error());
   auto results = std::make_shared<MemoryArena>(own, own->results.data(), context.arena_bytes);
   return std::make_unique<LoopbackFabric>(context.rank(), std::move(peers), std::move(pages), std::move(contributions),
-                                          std::move(results));
+                                          std::move(results), context.suspect());
 }
 
 }  // namespace holdfast::fabrics

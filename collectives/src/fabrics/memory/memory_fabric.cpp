@@ -1,6 +1,8 @@
 #include "fabrics/memory/memory_fabric.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -46,11 +48,23 @@ class MemoryExchange final : public Exchange {
     auto const [begin, bytes] = plan.gather[own_rank];
     shard_bytes_ = bytes;
     contributes_ = plan.contributes;
-    scatter_begin_ = plan.scatter.empty() ? 0 : plan.scatter[own_rank].begin;
+    ByteRange const row = plan.scatter.empty() ? ByteRange{} : plan.scatter[own_rank];
     receivers_ = 0;
     for (std::size_t rank = 0; rank < fabric_.peers_.size(); ++rank) {
-      by_receiver_.push_back(fabric_.peers_[rank].results + slot(static_cast<int>(rank)).result_offset + begin);
-      if (plan.gathers || rank == own_rank) destinations_.push_back(by_receiver_.back());
+      auto const& peer = fabric_.peers_[rank];
+      // Read once: a member that lies may change them at any time.
+      auto const& theirs = slot(static_cast<int>(rank));
+      std::uint64_t const contribution = theirs.contribution_offset;
+      std::uint64_t const result = theirs.result_offset;
+      bool const has_row = row.bytes > 0 && plan.contributes[rank];
+      bool const is_row_sound =
+          !has_row || fabric_.is_within(static_cast<int>(rank), contribution, row.begin, row.bytes);
+      bool const is_result_sound = fabric_.is_within(static_cast<int>(rank), result, begin, bytes);
+      bool const is_sound = is_row_sound && is_result_sound;
+      if (!is_sound) fabric_.suspect(static_cast<int>(rank), "points outside of its shared memory");
+      rows_.push_back(is_sound ? peer.contributions + (has_row ? contribution + row.begin : 0) : nullptr);
+      by_receiver_.push_back(is_result_sound ? peer.results + result + begin : nullptr);
+      if ((plan.gathers || rank == own_rank) && is_result_sound) destinations_.push_back(by_receiver_.back());
     }
     receivers_ = plan.gathers ? fabric_.peers_.size() - 1 : 0;
     if (!plan.scatter.empty() && plan.contributes[own_rank])
@@ -58,11 +72,11 @@ class MemoryExchange final : public Exchange {
         if (owner != own_rank) count(plan.scatter[owner].bytes);
   }
 
-  [[nodiscard]] bool row_arrived(int, std::size_t) const override { return true; }  // it never left
-  [[nodiscard]] std::byte const* row(int source) const override {
-    return fabric_.peers_[static_cast<std::size_t>(source)].contributions + slot(source).contribution_offset +
-           scatter_begin_;
+  /// It never left; that of a member that points nowhere never comes.
+  [[nodiscard]] bool row_arrived(int source, std::size_t) const override {
+    return rows_[static_cast<std::size_t>(source)] != nullptr;
   }
+  [[nodiscard]] std::byte const* row(int source) const override { return rows_[static_cast<std::size_t>(source)]; }
 
   [[nodiscard]] std::span<std::byte* const> destinations() override { return destinations_; }
   [[nodiscard]] std::byte* destination(int receiver) override {
@@ -94,8 +108,8 @@ class MemoryExchange final : public Exchange {
   MemoryFabric& fabric_;
   ExchangeKey key_;
   std::size_t shard_bytes_ = 0;
-  std::size_t scatter_begin_ = 0;
   std::size_t receivers_ = 0;
+  std::vector<std::byte const*> rows_;
   std::vector<bool> contributes_;
   std::vector<std::byte*> destinations_;
   std::vector<std::byte*> by_receiver_;
@@ -103,7 +117,8 @@ class MemoryExchange final : public Exchange {
 
 class MemorySmallExchange final : public SmallExchange {
  public:
-  MemorySmallExchange(MemoryFabric& fabric, ExchangeKey key) : fabric_(fabric), key_(key) {}
+  MemorySmallExchange(MemoryFabric& fabric, ExchangeKey key)
+      : fabric_(fabric), key_(key), messages_(fabric.peers_.size()) {}
 
   void post(std::span<std::byte const> bytes) override {
     SmallSlot& own = slot(fabric_.rank_);
@@ -126,13 +141,24 @@ class MemorySmallExchange final : public SmallExchange {
     fabric_.ring_others();
   }
   [[nodiscard]] bool arrived(int rank) const override {
-    return slot(rank).posted.load(std::memory_order_acquire) == key_.sequence + 1;
+    auto& message = messages_[static_cast<std::size_t>(rank)];
+    if (message) return true;
+    SmallSlot const& peer = slot(rank);
+    if (peer.posted.load(std::memory_order_acquire) != key_.sequence + 1) return false;
+    std::size_t const bytes = peer.bytes;
+    std::uint64_t const offset = peer.offset;
+    if (peer.is_inline != 0) {
+      message = {peer.data, std::min(bytes, SmallSlot::kInlineBytes)};
+    } else if (fabric_.is_within(rank, offset, 0, bytes)) {
+      message = {fabric_.peers_[static_cast<std::size_t>(rank)].contributions + offset, bytes};
+    } else {
+      fabric_.suspect(rank, "points outside of its shared memory");
+      return false;
+    }
+    return true;
   }
   [[nodiscard]] std::span<std::byte const> bytes(int rank) const override {
-    SmallSlot const& peer = slot(rank);
-    std::byte const* const data =
-        peer.is_inline != 0 ? peer.data : fabric_.peers_[static_cast<std::size_t>(rank)].contributions + peer.offset;
-    return {data, peer.bytes};
+    return *messages_[static_cast<std::size_t>(rank)];
   }
 
  private:
@@ -142,15 +168,19 @@ class MemorySmallExchange final : public SmallExchange {
   }
   MemoryFabric& fabric_;
   ExchangeKey key_;
+  mutable std::vector<std::optional<std::span<std::byte const>>> messages_;  // as first seen, by rank
 };
 
 MemoryFabric::MemoryFabric(std::string_view name, int rank, std::vector<PeerMemory> peers,
-                           std::shared_ptr<MemoryArena> contributions, std::shared_ptr<MemoryArena> results)
+                           std::shared_ptr<MemoryArena> contributions, std::shared_ptr<MemoryArena> results,
+                           Suspect suspect)
     : name_(name),
       rank_(rank),
       peers_(std::move(peers)),
       contributions_(std::move(contributions)),
       results_(std::move(results)),
+      suspect_(std::move(suspect)),
+      is_suspected_(peers_.size(), false),
       more_ranks_than_cores_(peers_.size() > std::max(1U, std::thread::hardware_concurrency())) {}
 
 MemoryFabric::~MemoryFabric() {
@@ -173,6 +203,18 @@ std::unique_ptr<Exchange> MemoryFabric::open(ExchangeKey key, Announcement const
 
 std::unique_ptr<SmallExchange> MemoryFabric::open_small(ExchangeKey key) {
   return std::make_unique<MemorySmallExchange>(*this, key);
+}
+
+bool MemoryFabric::is_within(int rank, std::uint64_t offset, std::size_t begin, std::size_t bytes) const {
+  std::size_t const all = peers_[static_cast<std::size_t>(rank)].bytes;
+  return offset % RegionAllocator::kAlignment == 0 && bytes <= all && begin <= all - bytes &&
+         offset <= all - bytes - begin;
+}
+
+void MemoryFabric::suspect(int rank, std::string const& what) {
+  if (is_suspected_[static_cast<std::size_t>(rank)]) return;
+  is_suspected_[static_cast<std::size_t>(rank)] = true;
+  if (suspect_) suspect_(rank, "rank " + std::to_string(rank) + " " + what);
 }
 
 void MemoryFabric::ring_others() {

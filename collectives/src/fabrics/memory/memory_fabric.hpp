@@ -1,7 +1,9 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "fabrics/fabric.hpp"
@@ -15,15 +17,21 @@ struct PeerMemory {
   Control* control = nullptr;
   std::byte const* contributions = nullptr;
   std::byte* results = nullptr;
+  std::size_t bytes = 0;  ///< of contributions and of results
   std::shared_ptr<void const> mapping;
 };
 
 /// A fabric for members that share memory, as threads (loopback) or processes (shm): rows are read where they lie, an
 /// owner writes its shard into every member's result.
+///
+/// What the others write of themselves is believed only within the bounds of their memory: who points elsewhere is
+/// suspected, and this member neither reads nor writes there.
 class MemoryFabric : public Fabric, private ReadyBoard {
  public:
+  using Suspect = std::function<void(int rank, std::string const& evidence)>;
+
   MemoryFabric(std::string_view name, int rank, std::vector<PeerMemory> peers,
-               std::shared_ptr<MemoryArena> contributions, std::shared_ptr<MemoryArena> results);
+               std::shared_ptr<MemoryArena> contributions, std::shared_ptr<MemoryArena> results, Suspect suspect);
   ~MemoryFabric() override;
 
   [[nodiscard]] std::string_view name() const override { return name_; }
@@ -51,6 +59,9 @@ class MemoryFabric : public Fabric, private ReadyBoard {
   [[nodiscard]] bool read(int rank, std::uint32_t stream, std::uint64_t round, Digest& digest) const override;
 
   void ring_others();
+  void suspect(int rank, std::string const& what);
+  /// Whether that many bytes from there lie in a peer's memory, where its allocations may begin.
+  [[nodiscard]] bool is_within(int rank, std::uint64_t offset, std::size_t begin, std::size_t bytes) const;
   [[nodiscard]] Control& own() { return *peers_[static_cast<std::size_t>(rank_)].control; }
 
   std::string_view name_;
@@ -65,6 +76,8 @@ class MemoryFabric : public Fabric, private ReadyBoard {
     std::size_t capacity = 0;
   };
   std::vector<Overflow> overflow_ = std::vector<Overflow>(kMaxStreams * kSlots);
+  Suspect suspect_;
+  std::vector<bool> is_suspected_;
   std::uint32_t rings_seen_ = 0;
   bool more_ranks_than_cores_;
   std::atomic<std::uint64_t> sent_bytes_{0};

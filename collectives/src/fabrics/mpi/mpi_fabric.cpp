@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <utility>
@@ -26,6 +28,8 @@ constexpr auto kLook = 50us;
 constexpr auto kShortestNap = 10us;
 constexpr auto kLongestNap = 100us;
 constexpr auto kIdleNap = 5ms;  // with nothing open of our own
+
+constexpr auto kGraveyardPeriod = 10ms;
 
 constexpr auto kWatchdogPeriod = 1s;
 constexpr int kWatchdogPeriods = 30;
@@ -69,8 +73,10 @@ std::shared_ptr<PrivateArena> contribution_arena(FabricContext const& context) {
 
 }  // namespace
 
-MpiFabric::MpiFabric(std::shared_ptr<interop::MpiHandle> comm, std::vector<int> peers, FabricContext const& context)
+MpiFabric::MpiFabric(std::shared_ptr<interop::MpiHandle> comm, std::shared_ptr<MpiGraveyard> graveyard,
+                     std::vector<int> peers, FabricContext const& context)
     : comm_(std::move(comm)),
+      graveyard_(std::move(graveyard)),
       rank_(context.rank()),
       world_size_(static_cast<int>(peers.size())),
       tags_(largest_tag(comm_->get()), context.view.id),
@@ -80,16 +86,25 @@ MpiFabric::MpiFabric(std::shared_ptr<interop::MpiHandle> comm, std::vector<int> 
 
 MpiFabric::~MpiFabric() {
   abort();
-  int is_finalized = 0;
-  MPI_Finalized(&is_finalized);
-  if (is_finalized == 0) {
-    Turn const turn(*this);
-    memory_->requests.reap();
-  }
+  bury();
   watchdog_.request_stop();
   watchdog_.join();
-  // With requests open the communicator cannot be freed without waiting for peers that may never answer.
-  if (is_finalized != 0 || memory_->requests.has_leftovers() || !trouble().empty()) comm_->abandon();
+}
+
+void MpiFabric::bury() {
+  int is_finalized = 0;
+  MPI_Finalized(&is_finalized);
+  Turn const turn(*this);
+  if (is_finalized == 0) memory_->requests.reap();
+  graveyard_->add(memory_);
+}
+
+void MpiFabric::visit_graveyard() {
+  if (graveyard_->is_empty()) return;
+  auto const now = std::chrono::steady_clock::now();
+  if (now - graveyard_seen_ < kGraveyardPeriod) return;
+  graveyard_seen_ = now;
+  graveyard_->test();
 }
 
 std::unique_ptr<Exchange> MpiFabric::open(ExchangeKey key, Announcement const& announcement,
@@ -104,6 +119,7 @@ std::unique_ptr<SmallExchange> MpiFabric::open_small(ExchangeKey key) {
 bool MpiFabric::progress() {
   if (memory_->requests.is_idle()) return false;
   Turn const turn(*this);
+  visit_graveyard();
   return memory_->requests.test();
 }
 
@@ -114,6 +130,7 @@ void MpiFabric::wait(std::chrono::nanoseconds at_most) {
     sleep(std::min<std::chrono::nanoseconds>(at_most, kIdleNap));
     if (memory_->requests.is_stopped()) return;
     Turn const turn(*this);
+    visit_graveyard();
     memory_->requests.test();
     return;
   }
@@ -212,49 +229,102 @@ bool mpi_connects(int world_size) {
   return size == world_size;
 }
 
+namespace {
+
+/// Where a member is in MPI_COMM_WORLD, and what it still sends of earlier views.
+struct Handle {
+  std::int32_t rank = -1;  ///< -1: no MPI here. Told to everybody, so that all members refuse together.
+  std::int32_t size = 0;
+  std::vector<MpiRequests::OpenSends> open_sends;
+};
+constexpr std::size_t kMostOpenSends = 16'384;
+
+std::vector<std::byte> encode(Handle handle) {
+  handle.open_sends.resize(std::min(handle.open_sends.size(), kMostOpenSends));
+  auto const sends = std::as_bytes(std::span(handle.open_sends));
+  std::vector<std::byte> bytes(2 * sizeof(std::int32_t) + sends.size());
+  std::memcpy(bytes.data(), &handle.rank, sizeof handle.rank);
+  std::memcpy(bytes.data() + sizeof handle.rank, &handle.size, sizeof handle.size);
+  if (!sends.empty()) std::memcpy(bytes.data() + 2 * sizeof(std::int32_t), sends.data(), sends.size());
+  return bytes;
+}
+
+std::optional<Handle> decode(std::span<std::byte const> bytes) {
+  constexpr std::size_t kFixed = 2 * sizeof(std::int32_t);
+  constexpr std::int32_t kMostMessages = 4'096;
+  constexpr std::uint32_t kMostBytes = std::uint32_t{1} << 30;
+  constexpr std::size_t kEach = sizeof(MpiRequests::OpenSends);
+  if (bytes.size() < kFixed || (bytes.size() - kFixed) % kEach != 0) return std::nullopt;
+  Handle handle;
+  std::memcpy(&handle.rank, bytes.data(), sizeof handle.rank);
+  std::memcpy(&handle.size, bytes.data() + sizeof handle.rank, sizeof handle.size);
+  handle.open_sends.resize((bytes.size() - kFixed) / kEach);
+  if (!handle.open_sends.empty()) std::memcpy(handle.open_sends.data(), bytes.data() + kFixed, bytes.size() - kFixed);
+  for (auto const& sends : handle.open_sends)
+    if (sends.tag < 0 || sends.messages < 0 || sends.messages > kMostMessages || sends.most_bytes > kMostBytes)
+      return std::nullopt;
+  return handle;
+}
+
+}  // namespace
+
 Outcome<std::unique_ptr<Fabric>> create_mpi(FabricContext const& context) {
-  // -1: no MPI here. Told to everybody, so that all members refuse together.
-  std::int32_t own[2] = {-1, 0};
+  Handle own;
   auto const state = interop::mpi_state();
   if (state && state->thread_level >= MPI_THREAD_SERIALIZED) {
     int rank = 0;
     int size = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
-    own[0] = rank;
-    own[1] = size;
+    own.rank = rank;
+    own.size = size;
   }
-  auto const* const previous = dynamic_cast<MpiFabric const*>(context.previous);
-  if (previous == nullptr && context.world_size() == 1 && own[1] != 1)
-    return std::make_unique<MpiFabric>(std::make_shared<interop::MpiHandle>(interop::borrow(MPI_COMM_NULL)),
-                                       std::vector<int>{0}, context);
+  auto* const previous = dynamic_cast<MpiFabric*>(context.previous);
+  if (previous == nullptr && context.world_size() == 1 && own.size != 1) {
+    auto nobody = std::make_shared<interop::MpiHandle>(interop::borrow(MPI_COMM_NULL));
+    auto graveyard = std::make_shared<MpiGraveyard>(nobody);
+    return std::make_unique<MpiFabric>(std::move(nobody), std::move(graveyard), std::vector<int>{0}, context);
+  }
+  if (previous != nullptr) {
+    previous->bury();
+    std::lock_guard const lock(mpi_mutex());
+    own.open_sends = previous->graveyard()->open_sends();
+  }
 
-  auto const everyone = context.all_gather("mpi", std::as_bytes(std::span(own)));
+  auto const everyone = context.all_gather("mpi", encode(std::move(own)));
   if (!everyone) return fail(everyone.error());
   std::vector<int> peers;
+  std::map<int, std::vector<MpiRequests::OpenSends>> open_sends;
   for (std::size_t rank = 0; rank < everyone->size(); ++rank) {
-    std::int32_t theirs[2] = {};
-    if ((*everyone)[rank].size() != sizeof theirs)
-      return fail(Errc::corrupt_message, "mpi fabric: rank " + std::to_string(rank) + " sent no MPI rank");
-    std::memcpy(theirs, (*everyone)[rank].data(), sizeof theirs);
-    if (theirs[0] < 0)
+    auto theirs = decode((*everyone)[rank]);
+    if (!theirs) return fail(Errc::corrupt_message, "mpi fabric: rank " + std::to_string(rank) + " sent no MPI rank");
+    if (theirs->rank < 0)
       throw Error(Errc::environment, "mpi fabric: MPI is not usable at rank " + std::to_string(rank) +
                                          ": start the program by mpirun, with MPI_THREAD_SERIALIZED or more if it "
                                          "initialises MPI itself; or use fabric=shm on one host");
-    if (previous == nullptr && theirs[1] != context.world_size())
+    if (previous == nullptr && theirs->size != context.world_size())
       throw Error(Errc::environment, "mpi fabric: the group has " + std::to_string(context.world_size()) +
-                                         " members but MPI_COMM_WORLD has " + std::to_string(theirs[1]) +
+                                         " members but MPI_COMM_WORLD has " + std::to_string(theirs->size) +
                                          " ranks; every rank that mpirun started has to join the group");
-    peers.push_back(theirs[0]);
+    peers.push_back(theirs->rank);
+    open_sends[theirs->rank] = std::move(theirs->open_sends);
   }
   if (std::set<int>(peers.begin(), peers.end()).size() != peers.size())
     throw Error(Errc::environment,
                 "mpi fabric: two members have the same rank in MPI_COMM_WORLD: members that are "
                 "threads of one process need fabric=loopback");
-  if (previous != nullptr) return std::make_unique<MpiFabric>(previous->communicator(), std::move(peers), context);
+  if (previous != nullptr) {
+    {
+      std::lock_guard const lock(mpi_mutex());
+      previous->graveyard()->settle(open_sends);
+    }
+    return std::make_unique<MpiFabric>(previous->communicator(), previous->graveyard(), std::move(peers), context);
+  }
   auto comm = duplicate_world(context.group, Deadline::after(context.group.config().start_timeout));
   if (!comm) return fail(comm.error());
-  return std::make_unique<MpiFabric>(std::make_shared<interop::MpiHandle>(std::move(*comm)), std::move(peers), context);
+  auto shared = std::make_shared<interop::MpiHandle>(std::move(*comm));
+  auto graveyard = std::make_shared<MpiGraveyard>(shared);
+  return std::make_unique<MpiFabric>(std::move(shared), std::move(graveyard), std::move(peers), context);
 }
 
 }  // namespace holdfast::fabrics

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -15,6 +16,7 @@
 
 #include "fabrics/fabric.hpp"
 #include "fabrics/memory/private_memory.hpp"
+#include "fabrics/mpi/mpi_graveyard.hpp"
 #include "fabrics/mpi/mpi_requests.hpp"
 #include "fabrics/registry.hpp"
 
@@ -39,37 +41,27 @@ class MpiTags {
   int view_bits_ = 0;
 };
 
-/// What must live as long as any request is open: a stopped peer that resumes may still write into it. The owners of
-/// requests hold it, and it holds the requests; so what never completes stays for good, by design.
-struct MpiMemory {
-  MpiMemory(MPI_Comm comm, std::vector<int> peers, std::shared_ptr<PrivateArena> own_contributions,
-            std::size_t arena_bytes)
-      : contributions(std::move(own_contributions)),
-        results(std::make_shared<PrivateArena>(arena_bytes)),
-        requests(comm, std::move(peers)) {}
-  std::shared_ptr<PrivateArena> contributions;
-  std::shared_ptr<PrivateArena> results;
-  MessagePool pool;
-  MpiRequests requests;  // last: requests hold buffers of the pool
-};
-
 /// Nonblocking point-to-point messages on a communicator of its own. MPI only moves bytes here: who is alive is decided
 /// by the control plane, and an error of MPI feeds suspicion alone.
 ///
 /// Rows and the small messages are received into pool memory, results into the arena; neither is unmapped while a
-/// request is open. Requests that are still open when the fabric goes are left to the process, with all their memory:
+/// request is open. Requests that are still open when the fabric goes are left to the graveyard, with all their memory:
 /// there is no way to end a matched receive from a stopped peer.
 class MpiFabric final : public Fabric {
  public:
   /// @param comm  duplicated for this fabric, MPI_ERRORS_RETURN; empty handle in a group of one without MPI
   /// @param peers [world size] rank in `comm` of each rank of the view
-  MpiFabric(std::shared_ptr<interop::MpiHandle> comm, std::vector<int> peers, FabricContext const& context);
+  MpiFabric(std::shared_ptr<interop::MpiHandle> comm, std::shared_ptr<MpiGraveyard> graveyard, std::vector<int> peers,
+            FabricContext const& context);
   ~MpiFabric() override;
   MpiFabric(MpiFabric const&) = delete;
   MpiFabric& operator=(MpiFabric const&) = delete;
 
   [[nodiscard]] std::string_view name() const override { return "mpi"; }
   [[nodiscard]] std::shared_ptr<interop::MpiHandle> const& communicator() const { return comm_; }
+  [[nodiscard]] std::shared_ptr<MpiGraveyard> const& graveyard() const { return graveyard_; }
+  /// After abort(): what is open goes to the graveyard.
+  void bury();
   [[nodiscard]] std::shared_ptr<Arena> arena(ArenaUse use) override {
     return use == ArenaUse::contribution ? memory_->contributions : memory_->results;
   }
@@ -108,8 +100,11 @@ class MpiFabric final : public Fabric {
   /// Sleeps until wake(); true if it was called.
   bool sleep(std::chrono::nanoseconds at_most);
   void watch(std::stop_token stop);
+  /// Looks at the graveyard now and then; inside a turn.
+  void visit_graveyard();
 
   std::shared_ptr<interop::MpiHandle> comm_;  // one for all views: a new one would need those who are gone
+  std::shared_ptr<MpiGraveyard> graveyard_;   // likewise
   int rank_;
   int world_size_;
   MpiTags tags_;
@@ -117,6 +112,7 @@ class MpiFabric final : public Fabric {
   std::mutex wake_mutex_;
   std::condition_variable wakes_;
   bool is_woken_ = false;
+  std::chrono::steady_clock::time_point graveyard_seen_{};
   std::atomic<std::uint64_t> turn_{0};  // odd: inside MPI
   std::jthread watchdog_;               // last: it looks at the members above
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <tuple>
 #include <utility>
 
 namespace holdfast::fabrics {
@@ -18,6 +19,8 @@ void MpiRequests::send(Ticket ticket, int tag, std::byte const* data, std::size_
   int const code = MPI_Isend(data, static_cast<int>(bytes), MPI_BYTE, peer, tag, comm_, &request);
   sent_bytes_.fetch_add(bytes, std::memory_order_relaxed);
   ticket.is_send = true;
+  ticket.tag = tag;
+  ticket.bytes = bytes;
   add(std::move(ticket), code, request);
 }
 
@@ -26,6 +29,8 @@ void MpiRequests::receive(Ticket ticket, int tag, std::byte* data, std::size_t b
   MPI_Request request = MPI_REQUEST_NULL;
   int const peer = peers_[static_cast<std::size_t>(ticket.peer)];
   int const code = MPI_Irecv(data, static_cast<int>(bytes), MPI_BYTE, peer, tag, comm_, &request);
+  ticket.tag = tag;
+  ticket.bytes = bytes;
   add(std::move(ticket), code, request);
 }
 
@@ -35,7 +40,8 @@ void MpiRequests::add(Ticket ticket, int code, MPI_Request request) {
     graveyard_.push_back({request, std::move(ticket)});
     return;
   }
-  if (ticket.is_send) ++open_sends_;
+  if (ticket.is_send) ++sends_under_way_;
+  ticket.serial = ++last_serial_;
   requests_.push_back(request);
   tickets_.push_back(std::move(ticket));
 }
@@ -60,7 +66,47 @@ void MpiRequests::reap() {
   for (int turn = 0; turn < kTurns && !requests_.empty(); ++turn) collect();
 }
 
+std::vector<MpiRequests::OpenSends> MpiRequests::open_sends() const {
+  std::map<std::pair<int, int>, OpenSends> by_peer_and_tag;
+  for (auto const& ticket : tickets_) {
+    if (!ticket.is_send) continue;
+    int const to = peers_[static_cast<std::size_t>(ticket.peer)];
+    auto& sends = by_peer_and_tag[{to, ticket.tag}];
+    sends.to = to;
+    sends.tag = ticket.tag;
+    ++sends.messages;
+    sends.most_bytes = std::max(sends.most_bytes, static_cast<std::uint32_t>(ticket.bytes));
+  }
+  std::vector<OpenSends> result;
+  for (auto const& [key, sends] : by_peer_and_tag) result.push_back(sends);
+  return result;
+}
+
+void MpiRequests::cancel_receives(std::function<bool(int source)> const& is_unwanted) {
+  for (std::size_t index = 0; index < tickets_.size(); ++index)
+    if (!tickets_[index].is_send && is_unwanted(peers_[static_cast<std::size_t>(tickets_[index].peer)]))
+      MPI_Cancel(&requests_[index]);
+}
+
+void MpiRequests::match_receives(int source, std::map<int, std::size_t>& coming) {
+  std::vector<std::size_t> receives;
+  for (std::size_t index = 0; index < tickets_.size(); ++index)
+    if (!tickets_[index].is_send && peers_[static_cast<std::size_t>(tickets_[index].peer)] == source)
+      receives.push_back(index);
+  std::sort(receives.begin(), receives.end(),
+            [&](std::size_t a, std::size_t b) { return tickets_[a].serial < tickets_[b].serial; });
+  for (auto const index : receives) {
+    auto const rest = coming.find(tickets_[index].tag);
+    if (rest != coming.end() && rest->second > 0) {
+      --rest->second;
+    } else {
+      MPI_Cancel(&requests_[index]);
+    }
+  }
+}
+
 bool MpiRequests::collect() {
+  if (requests_.empty()) return false;
   indices_.resize(requests_.size());
   statuses_.resize(requests_.size());
   int completed = 0;
@@ -84,11 +130,17 @@ bool MpiRequests::collect() {
     MPI_Status const& status = statuses_[static_cast<std::size_t>(entry)];
     int const error = code == MPI_ERR_IN_STATUS ? status.MPI_ERROR : MPI_SUCCESS;
     gone.push_back(index);
-    if (tickets_[index].is_send) --open_sends_;
+    if (tickets_[index].is_send) --sends_under_way_;
     if (error != MPI_SUCCESS) {
       // It decides nothing: the error may be local, early or late. Whoever waits for these bytes goes on waiting.
       report_code(tickets_[index].peer, error);
       graveyard_.push_back({requests_[index], std::move(tickets_[index])});
+      continue;
+    }
+    int is_cancelled = 0;
+    MPI_Test_cancelled(&status, &is_cancelled);
+    if (is_cancelled != 0) {
+      tickets_[index].owner.reset();
       continue;
     }
     int bytes = 0;

@@ -3,6 +3,8 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -40,7 +42,11 @@ class MpiRequests {
     int peer = 0;  ///< rank in the view
     std::uint32_t lane = 0;
     std::uint32_t message = 0;
-    bool is_send = false;  ///< set by send()
+    // Set by send() and receive().
+    bool is_send = false;
+    int tag = 0;
+    std::size_t bytes = 0;
+    std::uint64_t serial = 0;  ///< in the order of posting
   };
   void send(Ticket ticket, int tag, std::byte const* data, std::size_t bytes);
   void receive(Ticket ticket, int tag, std::byte* data, std::size_t bytes);
@@ -54,10 +60,27 @@ class MpiRequests {
 
   /// After stop(): collects what is complete already, so that little is left to the process.
   void reap();
+  /// The same once. @return whether anything was
+  bool collect();
+
+  /// Sends of one tag to one peer that are not complete; as the peer is told.
+  struct OpenSends {
+    std::int32_t to = 0;  ///< rank in the communicator
+    std::int32_t tag = 0;
+    std::int32_t messages = 0;
+    std::uint32_t most_bytes = 0;  ///< of one of them
+  };
+  [[nodiscard]] std::vector<OpenSends> open_sends() const;
+  /// Gives up receives from these peers, by rank in the communicator. What has begun to arrive is not given up.
+  void cancel_receives(std::function<bool(int source)> const& is_unwanted);
+  /// After stop(): of the receives from this rank of the communicator keeps the earliest for what is still coming, by
+  /// tag, and gives up the others.
+  /// @param coming  messages; less those that a receive is open for, afterwards
+  void match_receives(int source, std::map<int, std::size_t>& coming);
 
   [[nodiscard]] bool is_idle() const { return requests_.empty(); }
   /// Sends that are not complete: without this member's MPI calls they may not go on.
-  [[nodiscard]] bool is_sending() const { return open_sends_ > 0 && !is_stopped(); }
+  [[nodiscard]] bool is_sending() const { return sends_under_way_ > 0 && !is_stopped(); }
   /// Open requests, or some that were given up after an error.
   [[nodiscard]] bool has_leftovers() const { return !requests_.empty() || !graveyard_.empty(); }
   [[nodiscard]] std::uint64_t sent_bytes() const { return sent_bytes_.load(std::memory_order_relaxed); }
@@ -65,7 +88,6 @@ class MpiRequests {
   void report(int peer, std::string_view what);
 
  private:
-  bool collect();
   void add(Ticket ticket, int code, MPI_Request request);
   void report_code(int peer, int code);
 
@@ -79,7 +101,8 @@ class MpiRequests {
     Ticket ticket;
   };
   std::vector<GivenUp> graveyard_;
-  std::size_t open_sends_ = 0;
+  std::size_t sends_under_way_ = 0;
+  std::uint64_t last_serial_ = 0;
   std::vector<int> indices_;
   std::vector<MPI_Status> statuses_;
   std::atomic<bool> is_stopped_{false};

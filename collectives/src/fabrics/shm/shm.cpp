@@ -18,6 +18,8 @@ namespace holdfast::fabrics {
 
 namespace {
 
+constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
 class FileDescriptor {
  public:
   explicit FileDescriptor(int descriptor) : descriptor_(descriptor) {}
@@ -53,8 +55,10 @@ class Mapping {
 };
 
 FileDescriptor create_memory(char const* name, std::size_t bytes) {
-  FileDescriptor memory(::memfd_create(name, MFD_CLOEXEC));
-  if (memory.get() < 0 || ::ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0)
+  FileDescriptor memory(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  // Sealed: the others touch it, and one that shrank it would end them all.
+  if (memory.get() < 0 || ::ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0 ||
+      ::fcntl(memory.get(), F_ADD_SEALS, kSeals) != 0)
     throw Error(Errc::environment, "shm fabric: cannot create " + std::to_string(bytes) + " bytes of shared memory (" +
                                        std::strerror(errno) + "); lower HOLDFAST_ARENA_BYTES");
   return memory;
@@ -72,6 +76,9 @@ Outcome<std::shared_ptr<Mapping>> map_peer_memory(Member const& peer, int descri
     return fail(Errc::mismatch, "shm fabric: process " + std::to_string(peer.pid) + " shares " +
                                     std::to_string(status.st_size) + " bytes where this member expects " +
                                     std::to_string(bytes) + "; give every member the same HOLDFAST_ARENA_BYTES");
+  if ((::fcntl(memory.get(), F_GET_SEALS) & F_SEAL_SHRINK) == 0)
+    return fail(Errc::mismatch, "shm fabric: process " + std::to_string(peer.pid) +
+                                    " shares memory that it could take away again; install the same build everywhere");
   return std::make_shared<Mapping>(memory.get(), bytes, is_mine ? PROT_READ | PROT_WRITE : PROT_READ);
 }
 
@@ -105,8 +112,9 @@ class ShmFabric final : public MemoryFabric {
     std::shared_ptr<SharedArena> own;
     std::map<MemberId, std::shared_ptr<Mapping>> contributions;
   };
-  ShmFabric(int rank, std::vector<PeerMemory> peers, Shared shared, std::shared_ptr<MemoryArena> results)
-      : MemoryFabric("shm", rank, std::move(peers), shared.own->arena(), std::move(results)),
+  ShmFabric(int rank, std::vector<PeerMemory> peers, Shared shared, std::shared_ptr<MemoryArena> results,
+            Suspect suspect)
+      : MemoryFabric("shm", rank, std::move(peers), shared.own->arena(), std::move(results), std::move(suspect)),
         shared_(std::move(shared)) {}
   [[nodiscard]] Shared const& shared() const { return shared_; }
 
@@ -169,10 +177,11 @@ Outcome<std::unique_ptr<Fabric>> create_shm(FabricContext const& context) {
     if (peer == rank)
       own_results = std::make_shared<MemoryArena>(mappings->results, mappings->results->data(), context.arena_bytes);
     peers.push_back({reinterpret_cast<Control*>(mappings->control->data()), mappings->contributions->data(),
-                     mappings->results->data(), mappings});
+                     mappings->results->data(), context.arena_bytes, mappings});
   }
   if (auto const mapped = context.all_gather("shm mapped", {}); !mapped) return fail(mapped.error());
-  return std::make_unique<ShmFabric>(context.rank(), std::move(peers), std::move(shared), std::move(own_results));
+  return std::make_unique<ShmFabric>(context.rank(), std::move(peers), std::move(shared), std::move(own_results),
+                                     context.suspect());
 }
 
 }  // namespace holdfast::fabrics

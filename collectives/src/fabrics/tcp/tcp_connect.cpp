@@ -302,13 +302,9 @@ Outcome<std::unique_ptr<Fabric>> create_tcp(FabricContext const& context) {
   auto contributions = previous != nullptr
                            ? std::dynamic_pointer_cast<PrivateArena>(previous->arena(ArenaUse::contribution))
                            : std::make_shared<PrivateArena>(context.arena_bytes);
-  auto const suspect = [group = context.group, view = context.view.id](int rank, std::string const& evidence) mutable {
-    // A rank means another member in another view.
-    if (group.view().id == view) group.suspect(rank, evidence);
-  };
   return std::make_unique<TcpFabric>(std::move(*mesh),
                                      std::make_shared<TcpMemory>(std::move(contributions), context.arena_bytes),
-                                     context.rank(), context.view.id, emulated, suspect);
+                                     context.rank(), context.view.id, emulated, context.suspect());
 }
 
 }  // namespace holdfast::fabrics
