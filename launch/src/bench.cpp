@@ -245,7 +245,8 @@ class Bench {
   };
 
   std::map<std::string, std::string> variables() const {
-    std::map<std::string, std::string> set{{"OMP_NUM_THREADS", "1"}};
+    // A measurement that lost a rank is none.
+    std::map<std::string, std::string> set{{"OMP_NUM_THREADS", "1"}, {"HOLDFAST_ON_LOSS", "end"}};
     if (std::getenv("HOLDFAST_LOG_LEVEL") == nullptr) set["HOLDFAST_LOG_LEVEL"] = "warning";
     // A contribution and two results, staged for foreign buffers, with room for what the allocator loses.
     std::uint64_t const needed = 8 * *std::max_element(plan_.sizes.begin(), plan_.sizes.end());

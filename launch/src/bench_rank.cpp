@@ -158,6 +158,7 @@ int measure_in_threads(BenchPlan const& plan, std::filesystem::path const& resul
   config.rank.reset();
   config.world_size.reset();
   config.rendezvous.clear();
+  config.on_loss = "end";
   auto groups = Group::in_threads(plan.ranks, config);
   std::vector<int> statuses(groups.size(), 0);
   {

@@ -20,7 +20,10 @@ std::string Failure::message() const {
 }
 
 int Failure::exit_code() const noexcept {
-  return code == Errc::parked ? 75 : 1;
+  // For whoever started this process: 75, the state was kept, start again; 76, the others went on without it.
+  constexpr int kRequeue = 75;
+  constexpr int kEvicted = 76;
+  return code == Errc::parked ? kRequeue : code == Errc::evicted ? kEvicted : 1;
 }
 
 }  // namespace holdfast

@@ -53,7 +53,10 @@ void write_file(fs::path const& path, std::string const& text) {
 }
 
 int run_member(std::string const& fabric, fs::path const& directory) {
-  auto const group = Group::join(Config::from_environment());
+  auto config = Config::from_environment();
+  config.on_loss = "end";
+  config.heartbeat_timeout = 2s;
+  auto const group = Group::join(config);
   CommunicatorOptions options;
   options.fabric = fabric;
   Communicator communicator(group, options);

@@ -44,6 +44,8 @@ void train(std::filesystem::path const& meeting, int rank, int signal, Report* r
   config.fabric = "shm";
   config.log_level = "error";
   config.op_timeout = 30s;
+  config.on_loss = "end";
+  config.heartbeat_timeout = 2s;
   auto group = Group::join(config);
   auto const victim = group.view().members[kVictim].id;
   test::Mlp model(1);

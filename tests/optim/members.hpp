@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <exception>
 #include <functional>
 #include <string>
@@ -19,6 +20,9 @@ inline void run_members(int members, std::function<void(Group)> const& member, s
   Config config;
   config.fabric = fabric;
   config.op_timeout = std::chrono::seconds(20);
+  // Members end at different moments, and nobody's end may shrink what the others still compare with.
+  config.on_loss = "end";
+  config.heartbeat_timeout = std::chrono::seconds(2);
   auto groups = Group::in_threads(members, config);
   std::vector<std::jthread> threads;
   for (auto& group : groups)

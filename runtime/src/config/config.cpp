@@ -21,7 +21,7 @@ constexpr std::size_t kLeastSecretBytes = 16;
 constexpr char const* kFileVariable = "HOLDFAST_CONFIG";
 // Variables with these beginnings belong to other parts of the project: the tool chain's cache and the test programs.
 constexpr std::string_view kForeignPrefixes[] = {"HOLDFAST_CACHE", "HOLDFAST_TEST_", "HOLDFAST_TOOLCHAIN",
-                                                 "HOLDFAST_RUN_"};
+                                                 "HOLDFAST_RIG_", "HOLDFAST_RUN_"};
 
 bool is_foreign(std::string_view variable) {
   return std::any_of(std::begin(kForeignPrefixes), std::end(kForeignPrefixes),

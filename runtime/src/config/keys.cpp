@@ -142,11 +142,15 @@ std::vector<Key> const& keys() {
       make<&Config::heartbeat_period>("heartbeat_period_ms", "milliseconds", "time between two heartbeats", 1, 60'000),
       make<&Config::heartbeat_timeout>(
           "heartbeat_timeout_ms", "milliseconds",
-          "silence after which a member is lost; too short ends healthy jobs on busy hosts", 4, kHour),
-      make<&Config::on_loss>("on_loss", "end|shrink",
-                             "a member is lost: end all with the same failure, or go on with the others"),
-      make<&Config::quorum>("quorum", "majority|certified",
-                            "who must agree on the next view; certified: nobody leaves before its process was seen to end"),
+          "silence after which a member is suspected; doubled for one that was suspected falsely", 4, kHour),
+      make<&Config::on_loss>("on_loss", "shrink|end",
+                             "a member is lost: go on with the others, or end all with the same failure"),
+      make<&Config::quorum>("quorum", "auto|majority|certified",
+                            "who must agree on the next view; certified: nobody leaves before its process was seen to "
+                            "end; auto: certified under one `holdfast run` on one host, else majority"),
+      make<&Config::supervisor>(
+          "supervisor", "text",
+          "`unix:///socket` of the supervisor, which fences and certifies; set by `holdfast run`"),
       make<&Config::parked_limit>("parked_limit_ms", "milliseconds",
                                   "how long a member without a quorum waits before it gives up", 1, 24 * kHour),
       make<&Config::op_timeout>("op_timeout_ms", "milliseconds", "default deadline of one operation", 1, 24 * kHour),

@@ -22,11 +22,15 @@ using Clock = Deadline::Clock;
 // Long enough for live members to answer a goodbye, short enough that nobody takes it for a hang.
 constexpr auto kDestructorLimit = 1s;
 
+// The supervisor looks at the process itself before it ends it, so little more silence is needed before it is asked.
+constexpr auto kFenceAfter = 100ms;
+
 protocol::MembershipOptions options_of(Config const& config) {
   protocol::MembershipOptions options;
   options.heartbeat_period = config.heartbeat_period;
   options.heartbeat_timeout = config.heartbeat_timeout;
   options.on_loss = config.on_loss == "end" ? protocol::OnLoss::end : protocol::OnLoss::shrink;
+  options.fence_after = kFenceAfter;
   options.parked_limit = config.parked_limit;
   options.seed = std::random_device{}();
   return options;
@@ -58,6 +62,7 @@ void GroupState::connect(std::unique_ptr<net::Mesh> mesh, Deadline deadline) {
   auto const& seats = membership_.value().seats;
   for (auto const& seat : seats)
     if (seat.member.id == membership_.self()) mesh->prepare(config.job_id, seat, *this);
+  if (!config.supervisor.empty()) mesh->report_to(config.supervisor);
   for (auto const& seat : seats)
     if (seat.member.id != membership_.self()) mesh->add(seat);
   mesh_ = std::move(mesh);
@@ -71,6 +76,11 @@ void GroupState::connect(std::unique_ptr<net::Mesh> mesh, Deadline deadline) {
 
 void GroupState::on_connected(MemberId member) {
   on_event([&](protocol::Membership& membership) { membership.on_connected(member, Clock::now()); });
+}
+
+void GroupState::on_heard(MemberId member) {
+  std::lock_guard const lock(mutex_);
+  membership_.on_heard(member);
 }
 
 void GroupState::on_message(MemberId from, protocol::Message message) {
@@ -167,12 +177,17 @@ bool GroupState::act(protocol::action::Any const& any) {
                                  events.record("unparked", {});
                                  return true;
                                },
+                               [&](action::RequestFence const& asked) {
+                                 request_fence(asked.request);
+                                 return false;
+                               },
                                [&](action::MemberLeft const& left) {
                                  left_in_order_.insert(left.member);
                                  events.record("member_left", {{"member", number(left.member)}});
                                  return true;
                                },
                                [&](action::Ended const&) {
+                                 mesh_->finish_all();
                                  std::lock_guard const lock(mutex_);
                                  has_ended_ = true;
                                  is_drained_ = mesh_->open_members().empty();
@@ -180,6 +195,14 @@ bool GroupState::act(protocol::action::Any const& any) {
                                },
                                [](auto const&) { return true; }},
                     any);
+}
+
+void GroupState::request_fence(protocol::FenceRequest const& request) {
+  mesh_->request_fence(request);
+  // Repeated until it is granted; told once.
+  if (!fences_asked_.emplace(request.view, request.suspect).second) return;
+  log_warning("member " + std::to_string(number(request.suspect)) + " is silent: asking the supervisor to end it");
+  events.record("fence_request", {{"view", number(request.view)}, {"member", number(request.suspect)}});
 }
 
 void GroupState::record_view(protocol::action::InstallView const& installed) {

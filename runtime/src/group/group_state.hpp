@@ -10,6 +10,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <holdfast/runtime/config.hpp>
@@ -66,6 +67,7 @@ struct GroupState final : net::MeshListener {
 
  private:
   void on_connected(MemberId member) override;
+  void on_heard(MemberId member) override;
   void on_message(MemberId from, protocol::Message message) override;
   void on_connection_lost(MemberId member, protocol::Evidence evidence, std::string const& what) override;
   void on_closed() override;
@@ -87,6 +89,7 @@ struct GroupState final : net::MeshListener {
   void flush();
   /// @return whether those who wait should look again
   bool act(protocol::action::Any const& action);
+  void request_fence(protocol::FenceRequest const& request);
   void record_view(protocol::action::InstallView const& installed);
   void record_failure(Failure const& failure);
   [[nodiscard]] Failure pending(std::string const& missing) const;
@@ -101,6 +104,7 @@ struct GroupState final : net::MeshListener {
   bool is_failure_told_ = false;
   View recorded_view_;  ///< of the protocol thread, as the next
   std::set<MemberId> left_in_order_{};
+  std::set<std::pair<ViewId, MemberId>> fences_asked_;
   std::set<std::string> keys_in_use_;
   std::map<std::string, std::uint64_t> numbers_;
   std::mutex leaving_;

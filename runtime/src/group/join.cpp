@@ -104,6 +104,13 @@ std::shared_ptr<GroupState> enter_alone(Config const& config) {
   return state;
 }
 
+/// The rule that `auto` stands for. All members find the same, or differ in what they agree on at the start.
+std::string choose_quorum(Config const& config, net::Placement const& placement) {
+  if (config.quorum != "auto") return config.quorum;
+  bool const has_arbiter = !config.supervisor.empty() && !placement.spans_hosts;
+  return has_arbiter ? "certified" : "majority";
+}
+
 /// MPI's own word on rank and size, which beats the launcher's variables.
 std::shared_ptr<net::MpiSession> ask_mpi(net::Placement& placement) {
   auto session = net::MpiSession::start();
@@ -132,6 +139,7 @@ Group Group::join(Config const& given) {
   config.rank = placement.rank;
   config.world_size = placement.world_size;
   config.job_id = placement.job_id;
+  config.quorum = choose_quorum(config, placement);
   if (placement.world_size == 1) {
     Group group(enter_alone(config));
     announce(config, 0, 1, "");
@@ -182,6 +190,8 @@ std::vector<Group> Group::in_threads(int members, Config const& given) {
   for (std::size_t rank = 0; rank < count; ++rank) {
     configs[rank].rank = static_cast<int>(rank);
     configs[rank].world_size = members;
+    configs[rank].supervisor.clear();  // which cannot end one member of a process
+    configs[rank].quorum = choose_quorum(configs[rank], {});
     configs[rank].validate();
   }
   std::vector<Group> groups;

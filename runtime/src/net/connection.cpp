@@ -36,6 +36,7 @@ void Connection::take_in() {
     auto const bytes = stream_.read_some(input_, error);
     if (error == asio::error::would_block) break;
     if (error) return fail(false, error == asio::error::eof ? "the connection was closed" : error.message());
+    if (handlers_.on_bytes) handlers_.on_bytes();
     reader_.append(std::span(input_).first(bytes));
     if (!deliver()) return;
   } while (stream_.has_pending());

@@ -24,6 +24,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     std::function<void(protocol::Message)> on_message;
     /// `is_violation`: the peer sent something that is no message; else the connection ended as `reason` says.
     std::function<void(bool is_violation, std::string reason)> on_closed;
+    /// Bytes came, perhaps of a message that is not complete yet. May be empty.
+    std::function<void()> on_bytes{};
   };
 
   Connection(asio::ip::tcp::socket socket, security::Credentials const& credentials, security::Role role,

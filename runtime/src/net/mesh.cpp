@@ -5,6 +5,9 @@
 #include <asio/executor_work_guard.hpp>
 #include <asio/post.hpp>
 #include <pthread.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <holdfast/runtime/error.hpp>
 #include <holdfast/runtime/log.hpp>
@@ -30,8 +33,12 @@ constexpr auto kRefusedPeriod = std::chrono::seconds(1);
 constexpr auto kEndGrace = std::chrono::milliseconds(50);
 // A connection on which nothing came for this long gives way to a new one.
 constexpr auto kSilence = std::chrono::milliseconds(300);
+// How often bytes alone count as a sign of life.
+constexpr auto kHeardPeriod = std::chrono::milliseconds(50);
 // What a process said before its end is there when its end is seen; this long it may take to be read.
 constexpr auto kLastWords = std::chrono::milliseconds(2);
+// Of the thread that speaks: it runs rarely and shortly.
+constexpr int kNiceness = -10;
 
 }  // namespace
 
@@ -64,6 +71,15 @@ void Mesh::prepare(std::string job_id, protocol::Seat const& self, MeshListener&
   self_ = self.member;
   own_contact_ = decode_contact(self.contact).value();
   listener_ = &listener;
+}
+
+void Mesh::report_to(std::string const& supervisor) {
+  supervisor_ = std::make_unique<SupervisorLink>(io_, supervisor, job_id_, self_.id,
+                                                 [this](MemberId member) { on_certificate(member); });
+}
+
+void Mesh::request_fence(protocol::FenceRequest const& request) {
+  if (supervisor_) supervisor_->request(request);
 }
 
 Mesh::Peer& Mesh::peer(MemberId member) {
@@ -107,6 +123,8 @@ void Mesh::connect(Deadline deadline) {
 void Mesh::run(std::string const& thread_name) {
   thread_ = std::jthread([this, thread_name] {
     ::pthread_setname_np(::pthread_self(), thread_name.substr(0, 15).c_str());
+    // On an overloaded host a late heartbeat looks like a fault. Without the right to it, nothing changes.
+    (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_gettid)), kNiceness);
     auto const guard = asio::make_work_guard(io_);
     io_.run();
   });
@@ -144,6 +162,12 @@ void Mesh::finish(MemberId member) {
   found->second.watch.reset();
   if (found->second.connection) return found->second.connection->finish();
   if (!found->second.is_calling) peers_.erase(found);
+}
+
+void Mesh::finish_all() {
+  std::vector<MemberId> members;
+  for (auto const& [id, one] : peers_) members.push_back(id);
+  for (auto const member : members) finish(member);
 }
 
 std::vector<MemberId> Mesh::open_members() const {
@@ -292,6 +316,13 @@ void Mesh::establish(MemberId member, std::shared_ptr<Connection> connection) {
                          },
                          [this, member, identity](bool is_violation, std::string const& reason) {
                            on_closed(member, identity, is_violation, reason);
+                         },
+                         [this, member] {
+                           auto& heard = peer(member);
+                           auto const now = std::chrono::steady_clock::now();
+                           if (now - heard.heard_at < kHeardPeriod) return;
+                           heard.heard_at = now;
+                           listener_->on_heard(member);
                          }});
   // The other side knows that the connection before this one is broken; this side may not have noticed.
   if (auto const old = std::exchange(connected.connection, std::move(connection))) old->close();
@@ -319,6 +350,12 @@ void Mesh::on_closed(MemberId member, Connection const* connection, bool is_viol
     if (!error)
       listener_->on_connection_lost(member, Evidence::connection_lost, reason + " although its process is alive");
   });
+}
+
+void Mesh::on_certificate(MemberId member) {
+  auto const known = peers_.find(member);
+  if (known == peers_.end()) return listener_->on_connection_lost(member, Evidence::process_ended, "certified");
+  if (!known->second.has_ended) on_process_end(member);
 }
 
 void Mesh::on_process_end(MemberId member) {

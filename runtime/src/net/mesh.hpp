@@ -21,6 +21,7 @@
 #include "connection.hpp"
 #include "contact.hpp"
 #include "process_watch.hpp"
+#include "supervisor_link.hpp"
 
 namespace holdfast::net {
 
@@ -28,6 +29,8 @@ namespace holdfast::net {
 class MeshListener {
  public:
   virtual void on_connected(MemberId member) = 0;
+  /// Bytes come from this member, though a message may take long to be whole.
+  virtual void on_heard(MemberId member) = 0;
   virtual void on_message(MemberId from, protocol::Message message) = 0;
   virtual void on_connection_lost(MemberId member, protocol::Evidence evidence, std::string const& what) = 0;
   /// A connection is closed, for whatever reason; whether that is a loss is reported apart.
@@ -58,6 +61,11 @@ class Mesh {
   void prepare(std::string job_id, protocol::Seat const& self, MeshListener& listener);
   /// Keeps a connection to this member from now on, and watches its process where that is possible.
   void add(protocol::Seat const& seat);
+  /// Tells the supervisor at this address who this is, and heeds its certificates. After prepare(), before connect().
+  /// @throws Error bad_config, start_failed
+  void report_to(std::string const& supervisor);
+  /// Asks the supervisor, if there is one, to end a process.
+  void request_fence(protocol::FenceRequest const& request);
   /// Connects to all that were added. Runs on the calling thread, heartbeats included.
   /// @throws Error start_failed naming the members without a connection, mismatch when one refuses
   void connect(Deadline deadline);
@@ -73,6 +81,7 @@ class Mesh {
   void set_timer(protocol::Instant at);
   /// Closes our direction of the connection once what was sent is out, and does not connect again.
   void finish(MemberId member);
+  void finish_all();
   /// Members whose connections are not closed. On the protocol thread, or after stop().
   [[nodiscard]] std::vector<MemberId> open_members() const;
   [[nodiscard]] bool is_running() const { return thread_.joinable(); }
@@ -101,6 +110,7 @@ class Mesh {
   void establish(MemberId member, std::shared_ptr<Connection> connection);
   void on_closed(MemberId member, Connection const* connection, bool is_violation, std::string const& reason);
   void on_process_end(MemberId member);
+  void on_certificate(MemberId member);
   [[nodiscard]] std::vector<int> unconnected() const;
 
   security::Credentials credentials_;
@@ -113,6 +123,7 @@ class Mesh {
   MeshListener* listener_ = nullptr;
   std::map<MemberId, Peer> peers_;
   std::set<std::shared_ptr<Connection>> strangers_;
+  std::unique_ptr<SupervisorLink> supervisor_;
   std::string refusal_;
   std::string failure_;
   std::string last_error_;

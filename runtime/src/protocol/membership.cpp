@@ -39,6 +39,9 @@ void Membership::start(Instant now) {
 void Membership::on_connected(MemberId member, Instant now) {
   impl_->on_connected(member, now);
 }
+void Membership::on_heard(MemberId member) {
+  impl_->table.heard(member);
+}
 void Membership::on_message(MemberId from, Message message, Instant now) {
   impl_->on_message(from, std::move(message), now);
 }

@@ -69,6 +69,8 @@ class Membership {
 
   // Events from the network and the host. Unknown members and late messages are allowed everywhere.
   void on_connected(MemberId member, Instant now);
+  /// A sign of life: part of a message that is still on its way. A heartbeat may have to wait behind it.
+  void on_heard(MemberId member);
   void on_message(MemberId from, Message message, Instant now);
   void on_connection_lost(MemberId member, Evidence evidence, std::string const& what, Instant now);
   void on_timer(Instant now);

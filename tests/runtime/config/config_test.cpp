@@ -44,7 +44,9 @@ class ConfigTest : public ::testing::Test {
 TEST_F(ConfigTest, has_defaults_that_are_valid) {
   auto const config = Config::from_environment();
   EXPECT_FALSE(config.rank);
-  EXPECT_EQ(config.heartbeat_timeout, 2000ms);
+  EXPECT_EQ(config.heartbeat_timeout, 500ms);
+  EXPECT_EQ(config.on_loss, "shrink");
+  EXPECT_EQ(config.quorum, "auto");
   EXPECT_EQ(config.chunk_bytes, 1U << 20);
   EXPECT_EQ(config.arena_bytes, 17'179'869'184U);
 }

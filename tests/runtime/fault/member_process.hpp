@@ -54,6 +54,9 @@ class MemberProcesses : public ::testing::Test {
     config.rendezvous = "file://" + (folder_ / "meet").string();
     config.log_level = "off";
     config.start_timeout = std::chrono::seconds(20);
+    // What ends a member is what these tests look at; a false suspicion would be one more reason.
+    config.on_loss = "end";
+    config.heartbeat_timeout = std::chrono::seconds(2);
     return config;
   }
 

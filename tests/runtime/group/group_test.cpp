@@ -16,6 +16,8 @@ namespace {
 
 using namespace std::chrono_literals;
 using testing::bytes_of;
+using testing::ending_config;
+using testing::patient_config;
 using ::testing::HasSubstr;
 using testing::run_members;
 using testing::text_of;
@@ -23,7 +25,7 @@ using testing::text_of;
 class GroupInThreads : public ::testing::TestWithParam<int> {
  protected:
   void SetUp() override { set_log_level("off"); }
-  std::vector<Group> groups_ = Group::in_threads(GetParam());
+  std::vector<Group> groups_ = Group::in_threads(GetParam(), patient_config());
 };
 
 TEST_P(GroupInThreads, has_the_same_view_at_every_member) {
@@ -125,7 +127,7 @@ INSTANTIATE_TEST_SUITE_P(Members, GroupInThreads, ::testing::Values(1, 2, 3, 7))
 class Group3 : public ::testing::Test {
  protected:
   void SetUp() override { set_log_level("off"); }
-  std::vector<Group> groups_ = Group::in_threads(3);
+  std::vector<Group> groups_ = Group::in_threads(3, ending_config());
 };
 
 TEST_F(Group3, agree_names_the_first_differing_member_field_and_values_everywhere) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <thread>
 #include <vector>
@@ -12,6 +13,21 @@ namespace holdfast::testing {
 inline Config quiet_config() {
   Config config;
   config.log_level = "off";
+  return config;
+}
+
+/// Nobody is lost by mistake while the machine is busy.
+inline Config patient_config() {
+  Config config;
+  config.heartbeat_timeout = std::chrono::seconds(10);
+  return config;
+}
+
+/// The group ends when a member is lost or leaves, and only then: threads of one process die together.
+inline Config ending_config() {
+  auto config = quiet_config();
+  config.on_loss = "end";
+  config.heartbeat_timeout = std::chrono::seconds(2);
   return config;
 }
 

@@ -33,8 +33,15 @@ class Strangers : public ::testing::Test {
     }
   }
 
+  static Config ending_config() {
+    Config config;
+    config.on_loss = "end";
+    return config;
+  }
+
   std::shared_ptr<GroupState> enter(int rank) {
-    auto state = std::make_shared<GroupState>(Config{}, net::first_value(records_), MemberId{static_cast<std::uint64_t>(rank)});
+    auto state = std::make_shared<GroupState>(ending_config(), net::first_value(records_),
+                                              MemberId{static_cast<std::uint64_t>(rank)});
     state->connect(std::move(meshes_[static_cast<std::size_t>(rank)]), Deadline::after(20s));
     return state;
   }

@@ -29,15 +29,19 @@ struct Config {
   std::string emulate_link;         ///< HOLDFAST_EMULATE_LINK: "25ms,50mbit" slows the tcp fabric down, for tests
   /// HOLDFAST_HEARTBEAT_PERIOD_MS
   std::chrono::milliseconds heartbeat_period{50};
-  /// HOLDFAST_HEARTBEAT_TIMEOUT_MS: with on_loss = end a false suspicion ends the job, and 500 ms of silence happens on
-  /// overloaded hosts without any fault; hence 2 s. With on_loss = shrink 500 ms serve well.
-  std::chrono::milliseconds heartbeat_timeout{2'000};
-  /// HOLDFAST_ON_LOSS: what a lost member means. `end`: every member ends with the same failure. `shrink`: the others
-  /// agree on the next view and go on.
-  std::string on_loss = "end";
+  /// HOLDFAST_HEARTBEAT_TIMEOUT_MS: silence after which a member is suspected. A suspicion that proves false doubles
+  /// it for that member, up to eight times.
+  std::chrono::milliseconds heartbeat_timeout{500};
+  /// HOLDFAST_ON_LOSS: what a lost member means. `shrink`: the others agree on the next view and go on. `end`: every
+  /// member ends with the same failure; a false suspicion then ends the job, so give it a timeout of seconds.
+  std::string on_loss = "shrink";
   /// HOLDFAST_QUORUM: who must agree on the next view. `majority`: more than half, or all whose end nobody observed if
-  /// that is half. `certified`: all whose end nobody observed, so one that only hangs holds up the others.
-  std::string quorum = "majority";
+  /// that is half. `certified`: all whose end nobody observed; the supervisor ends one that hangs, so that the rest goes
+  /// on down to the last. `auto`: certified where one supervisor on one host started everybody, else majority.
+  std::string quorum = "auto";
+  /// HOLDFAST_SUPERVISOR: socket of the program that started this member, for fencing and certificates;
+  /// unix:///path, set by `holdfast run`.
+  std::string supervisor;
   /// HOLDFAST_PARKED_LIMIT_MS: how long a member without a quorum waits before it gives up.
   std::chrono::milliseconds parked_limit{600'000};
   std::chrono::milliseconds op_timeout{30'000};     ///< HOLDFAST_OP_TIMEOUT_MS: default deadline of one operation

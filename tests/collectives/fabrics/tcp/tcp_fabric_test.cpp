@@ -18,7 +18,8 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
-void run_members(int members, Config const& config, std::function<void(Fabric&, Group&)> const& member) {
+void run_members(int members, Config config, std::function<void(Fabric&, Group&)> const& member) {
+  config.on_loss = "end";
   auto groups = Group::in_threads(members, config);
   std::vector<std::jthread> threads;
   for (auto& group : groups)

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <string>
@@ -12,11 +13,18 @@
 
 namespace holdfast::testing {
 
+/// Members end at different moments: where nobody is lost, nobody's end may shrink what the others still compare with.
+inline Config fixed_members(Config config = {}) {
+  config.on_loss = "end";
+  config.heartbeat_timeout = std::chrono::seconds(2);
+  return config;
+}
+
 /// Runs `member(communicator)` once per member, each in a thread of its own, and waits for all.
 /// The first exception of a member is thrown again here.
 template <typename Function>
 void run_members(int members, CommunicatorOptions const& options, Function const& member) {
-  auto groups = Group::in_threads(members);
+  auto groups = Group::in_threads(members, fixed_members());
   std::vector<std::exception_ptr> failures(groups.size());
   {
     std::vector<std::jthread> threads;
