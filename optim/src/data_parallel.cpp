@@ -17,6 +17,7 @@
 #include <holdfast/runtime/log.hpp>
 
 #include "bucket_plan.hpp"
+#include "state/parts.hpp"
 
 namespace holdfast {
 namespace {
@@ -490,6 +491,35 @@ DataParallel::NoSync DataParallel::no_sync() {
 void DataParallel::set_weight(double weight) {
   impl_->set_weight(weight);
 }
+
+void DataParallel::register_state(StateRegistry& registry) const {
+  // Not kept alive: buckets must not outlive their communicator.
+  auto const find = [weak = std::weak_ptr<Impl>(impl_)]() -> Impl& {
+    if (auto const impl = weak.lock()) return *impl;
+    throw Error(Errc::bad_argument, "the DataParallel whose state this is has gone; remove its parts first");
+  };
+  std::string const prefix = impl_->options.stream() + '/';
+  optim::add_rule_state(registry, prefix + "rule_state", *impl_->communicator);
+  for (std::size_t index = 0; index < impl_->residuals.size(); ++index)
+    if (!impl_->residuals[index].empty())
+      optim::add_floats(registry, prefix + "residual/" + std::to_string(index), Sharing::own,
+                        [find, index]() -> std::vector<float>& { return find().residuals[index]; });
+  if (!impl_->momentum.is_on()) return;
+  optim::add_count(
+      registry, prefix + "momentum_steps", Sharing::own, [find] { return find().momentum.steps(); },
+      [find](std::uint64_t steps) { find().momentum.go_on_after(steps); });
+  for (std::size_t position = 0; position < impl_->slots.size(); ++position) {
+    auto const locate = [find, position] {
+      auto const& slot = find().slots[position];
+      auto const& momentum = slot.momentum.defined() ? slot.momentum : slot.outgoing;
+      return std::span(static_cast<std::byte*>(momentum.data_ptr()), momentum.nbytes());
+    };
+    auto const& slot = impl_->slots[position];
+    registry.add(prefix + "momentum/" + slot.name, Sharing::own, StateRegistry::Locate(locate),
+                 optim::layout_of(slot.name, slot.outgoing));
+  }
+}
+
 Communicator& DataParallel::communicator() const {
   return *impl_->communicator;
 }

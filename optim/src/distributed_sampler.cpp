@@ -8,6 +8,8 @@
 #include <holdfast/optim/distributed_sampler.hpp>
 #include <holdfast/runtime/error.hpp>
 
+#include "state/byte_stream.hpp"
+
 namespace holdfast {
 namespace {
 
@@ -65,7 +67,7 @@ std::size_t DistributedSampler::rows_per_rank() const {
 }
 
 void DistributedSampler::reset(std::optional<std::size_t> new_rows) {
-  if (std::exchange(is_resumed_, false) && !new_rows) return;
+  if (std::exchange(shared_->is_resumed, false) && !new_rows) return;
   if (new_rows) rows_ = *new_rows;
   if (!shared_->is_chosen) ++shared_->epoch;
   shared_->is_chosen = false;
@@ -73,18 +75,20 @@ void DistributedSampler::reset(std::optional<std::size_t> new_rows) {
 }
 
 std::optional<std::vector<std::size_t>> DistributedSampler::next(std::size_t batch_rows) {
-  if (position_ == indices_.size()) return std::nullopt;
-  auto const end = std::min(indices_.size(), position_ + std::max<std::size_t>(batch_rows, 1));
-  std::vector<std::size_t> batch(indices_.begin() + static_cast<std::ptrdiff_t>(position_),
-                                 indices_.begin() + static_cast<std::ptrdiff_t>(end));
-  position_ = end;
+  auto const& indices = shared_->indices;
+  auto const begin = shared_->position;
+  if (begin == indices.size()) return std::nullopt;
+  auto const end = std::min(indices.size(), begin + std::max<std::size_t>(batch_rows, 1));
+  std::vector<std::size_t> batch(indices.begin() + static_cast<std::ptrdiff_t>(begin),
+                                 indices.begin() + static_cast<std::ptrdiff_t>(end));
+  shared_->position = end;
   return batch;
 }
 
 void DistributedSampler::save(torch::serialize::OutputArchive& archive) const {
   archive.write("epoch", c10::IValue(static_cast<std::int64_t>(shared_->epoch)));
   archive.write("is_chosen", c10::IValue(shared_->is_chosen));
-  archive.write("position", c10::IValue(static_cast<std::int64_t>(position_)));
+  archive.write("position", c10::IValue(static_cast<std::int64_t>(shared_->position)));
 }
 
 void DistributedSampler::load(torch::serialize::InputArchive& archive) {
@@ -92,14 +96,42 @@ void DistributedSampler::load(torch::serialize::InputArchive& archive) {
   archive.read("epoch", epoch);
   archive.read("is_chosen", is_chosen);
   archive.read("position", position);
-  shared_->epoch = static_cast<std::uint64_t>(epoch.toInt());
-  shared_->is_chosen = is_chosen.toBool();
-  take_rows();
-  if (position.toInt() < 0 || static_cast<std::size_t>(position.toInt()) > indices_.size())
+  if (position.toInt() < 0 || static_cast<std::size_t>(position.toInt()) > rows_per_rank())
     throw Error(Errc::bad_argument, "the saved sampler was at row " + std::to_string(position.toInt()) +
-                                        " of its rank, which has only " + std::to_string(indices_.size()));
-  position_ = static_cast<std::size_t>(position.toInt());
-  is_resumed_ = true;
+                                        " of its rank, which has only " + std::to_string(rows_per_rank()));
+  go_on_at(static_cast<std::uint64_t>(epoch.toInt()), is_chosen.toBool(), static_cast<std::size_t>(position.toInt()));
+}
+
+std::vector<std::byte> DistributedSampler::save_position() const {
+  optim::ByteWriter writer;
+  writer(static_cast<std::int64_t>(rows_));
+  writer(static_cast<std::int64_t>(shared_->epoch));
+  writer(shared_->is_chosen);
+  writer(static_cast<std::int64_t>(shared_->position * static_cast<std::size_t>(world_size_)));
+  return writer.take();
+}
+
+Outcome<void> DistributedSampler::load_position(std::span<std::byte const> bytes) {
+  optim::ByteReader reader(bytes);
+  std::int64_t rows = 0, epoch = 0, drawn = 0;
+  bool is_chosen = false;
+  reader(rows), reader(epoch), reader(is_chosen), reader(drawn);
+  if (!reader.is_done() || drawn < 0) return fail(Errc::corrupt_message, "these bytes are no position of a sampler");
+  if (rows != static_cast<std::int64_t>(rows_))
+    return fail(Errc::mismatch,
+                "the saved sampler is over " + std::to_string(rows) + " rows, this one over " + std::to_string(rows_));
+  auto const own = static_cast<std::size_t>(drawn) / static_cast<std::size_t>(world_size_);
+  go_on_at(static_cast<std::uint64_t>(epoch), is_chosen, std::min(own, rows_per_rank()));
+  return {};
+}
+
+void DistributedSampler::go_on_at(std::uint64_t epoch, bool is_chosen, std::size_t position) {
+  shared_->epoch = epoch;
+  shared_->is_chosen = is_chosen;
+  take_rows();
+  shared_->position = std::min(position, shared_->indices.size());
+  // At either end of an epoch the next start begins one as usual.
+  shared_->is_resumed = shared_->position > 0 && shared_->position < shared_->indices.size();
 }
 
 std::vector<std::size_t> DistributedSampler::permutation(std::size_t rows, std::uint64_t seed, std::uint64_t epoch) {
@@ -118,13 +150,14 @@ void DistributedSampler::take_rows() {
     order.resize(rows_);
     std::iota(order.begin(), order.end(), std::size_t{0});
   }
-  indices_.clear();
-  position_ = 0;
+  shared_->indices.clear();
+  shared_->position = 0;
   if (rows_ == 0) return;
   std::size_t const share = rows_per_rank();
-  indices_.reserve(share);
+  shared_->indices.reserve(share);
   for (std::size_t i = 0; i < share; ++i)
-    indices_.push_back(order[(i * static_cast<std::size_t>(world_size_) + static_cast<std::size_t>(rank_)) % rows_]);
+    shared_->indices.push_back(
+        order[(i * static_cast<std::size_t>(world_size_) + static_cast<std::size_t>(rank_)) % rows_]);
 }
 
 }  // namespace holdfast

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include <holdfast/collectives/communicator.hpp>
 #include <holdfast/collectives/schemes/fedvote.hpp>
@@ -8,6 +9,7 @@
 #include <holdfast/runtime/error.hpp>
 
 #include "flat_parameters.hpp"
+#include "state/parts.hpp"
 
 namespace holdfast {
 
@@ -82,12 +84,16 @@ struct FedVote::Impl {
     std::transform(counted.latent.begin(), counted.latent.end(), latent.begin(),
                    [](double h) { return static_cast<float>(h); });
     // The members' own estimates belong to weights that nobody has any more.
-    std::fill(mean.begin(), mean.end(), 0.0F);
-    std::fill(square.begin(), square.end(), 0.0F);
-    steps = 0;
+    forget_estimates();
     ++rounds;
     show();
     return outcome;
+  }
+
+  void forget_estimates() {
+    std::fill(mean.begin(), mean.end(), 0.0F);
+    std::fill(square.begin(), square.end(), 0.0F);
+    steps = 0;
   }
 
   Communicator& communicator;
@@ -124,6 +130,34 @@ std::vector<double> const& FedVote::credibility() const {
 
 std::vector<double> const& FedVote::weights() const {
   return impl_->weights;
+}
+
+void FedVote::register_state(StateRegistry& registry) {
+  std::string const prefix = impl_->options.stream() + '/';
+  auto& impl = *impl_;
+  registry.add(
+      prefix + "latent", Sharing::replicated, StateLayout{"F32", {impl.latent.size()}},
+      [&impl] { return optim::bytes_of(std::span<float const>(impl.latent)); },
+      [&impl](std::span<std::byte const> bytes) -> Outcome<void> {
+        std::memcpy(impl.latent.data(), bytes.data(), bytes.size());
+        impl.forget_estimates();
+        impl.show();
+        return {};
+      });
+  // By rank: in a group of another size the ranks that exist keep theirs, others start with full credit.
+  registry.add(
+      prefix + "credibility", Sharing::replicated,
+      [&impl] { return optim::bytes_of(std::span<double const>(impl.state.credibility)); },
+      [&impl](std::span<std::byte const> bytes) -> Outcome<void> {
+        if (bytes.size() % sizeof(double) != 0) return fail(Errc::corrupt_message, "these bytes are no credibilities");
+        auto& credibility = impl.state.credibility;
+        std::fill(credibility.begin(), credibility.end(), 1.0);
+        std::memcpy(credibility.data(), bytes.data(), std::min(bytes.size(), credibility.size() * sizeof(double)));
+        return {};
+      });
+  optim::add_count(
+      registry, prefix + "rounds", Sharing::replicated, [&impl] { return impl.rounds; },
+      [&impl](std::uint64_t rounds) { impl.rounds = rounds; });
 }
 
 }  // namespace holdfast

@@ -8,6 +8,7 @@
 #include <holdfast/runtime/error.hpp>
 
 #include "flat_parameters.hpp"
+#include "state/parts.hpp"
 
 namespace holdfast {
 
@@ -74,6 +75,17 @@ Outcome<Reduction> Monna::step() {
 
 void Monna::set_learning_rate(double learning_rate) {
   impl_->options.learning_rate(learning_rate);
+}
+
+void Monna::register_state(StateRegistry& registry) {
+  std::string const prefix = impl_->options.stream() + '/';
+  auto& impl = *impl_;
+  optim::add_rule_state(registry, prefix + "rule_state", impl.communicator);
+  optim::add_floats(registry, prefix + "velocity", Sharing::own,
+                    [&impl]() -> std::vector<float>& { return impl.velocity; });
+  optim::add_count(
+      registry, prefix + "steps", Sharing::own, [&impl] { return impl.momentum.steps(); },
+      [&impl](std::uint64_t steps) { impl.momentum.go_on_after(steps); });
 }
 
 }  // namespace holdfast

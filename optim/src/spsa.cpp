@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include <holdfast/runtime/error.hpp>
 
 #include "flat_parameters.hpp"
+#include "state/parts.hpp"
 
 namespace holdfast {
 
@@ -105,6 +107,22 @@ Spsa::~Spsa() = default;
 
 Outcome<Reduction> Spsa::step(std::function<double()> const& loss) {
   return impl_->step(loss);
+}
+
+void Spsa::register_state(StateRegistry& registry) {
+  std::string const prefix = impl_->options.stream() + '/';
+  auto& impl = *impl_;
+  registry.add(
+      prefix + "parameters", Sharing::replicated, StateLayout{"F32", {impl.values.size()}},
+      [&impl] { return optim::bytes_of(std::span<float const>(impl.values)); },
+      [&impl](std::span<std::byte const> bytes) -> Outcome<void> {
+        std::memcpy(impl.values.data(), bytes.data(), bytes.size());
+        impl.parameters.write(impl.values);
+        return {};
+      });
+  optim::add_count(
+      registry, prefix + "steps", Sharing::replicated, [&impl] { return impl.steps; },
+      [&impl](std::uint64_t steps) { impl.steps = steps; });
 }
 
 }  // namespace holdfast

@@ -87,14 +87,29 @@ void StateRegistry::insert(std::string name, Part part) {
 
 void StateRegistry::add(std::string name, Sharing sharing, std::span<std::byte> memory, StateLayout layout) {
   if (layout.dtype.empty()) layout = {"U8", {memory.size()}};
-  if (bytes_of(layout) != memory.size() || state_element_bytes(layout.dtype) == 0)
-    throw Error(Errc::bad_argument, "part '" + name + "' has " + std::to_string(memory.size()) +
-                                        " bytes, which is not what its layout " + describe(layout) + " takes");
-  insert(std::move(name), {sharing, memory, std::move(layout), {}, {}});
+  add(std::move(name), sharing, Locate([memory] { return memory; }), std::move(layout));
+}
+
+void StateRegistry::add(std::string name, Sharing sharing, Locate locate, StateLayout layout) {
+  Part part{sharing, std::move(layout), 0, true, std::move(locate), {}, {}};
+  auto const bytes = bytes_of(part.layout);
+  auto const given = part.locate().size();
+  if (bytes != given || state_element_bytes(part.layout.dtype) == 0)
+    throw Error(Errc::bad_argument, "part '" + name + "' has " + std::to_string(given) +
+                                        " bytes, which is not what its layout " + describe(part.layout) + " takes");
+  part.bytes = *bytes;
+  insert(std::move(name), std::move(part));
+}
+
+void StateRegistry::add(std::string name, Sharing sharing, StateLayout layout, Save save, Load load) {
+  auto const bytes = bytes_of(layout);
+  if (!bytes || state_element_bytes(layout.dtype) == 0)
+    throw Error(Errc::bad_argument, "part '" + name + "' cannot have the layout " + describe(layout));
+  insert(std::move(name), {sharing, std::move(layout), *bytes, true, {}, std::move(save), std::move(load)});
 }
 
 void StateRegistry::add(std::string name, Sharing sharing, Save save, Load load) {
-  insert(std::move(name), {sharing, {}, {"U8", {}}, std::move(save), std::move(load)});
+  insert(std::move(name), {sharing, {"U8", {}}, 0, false, {}, std::move(save), std::move(load)});
 }
 
 void StateRegistry::remove(std::string_view name) {
@@ -102,13 +117,28 @@ void StateRegistry::remove(std::string_view name) {
   if (found != parts_.end()) parts_.erase(found);
 }
 
-StatePart StateRegistry::copy(std::string const& name, Part const& part) const {
+std::span<std::byte> StateRegistry::memory_of(std::string const& name, Part const& part) {
+  auto const memory = part.locate();
+  if (memory.size() != part.bytes)
+    throw Error(Errc::bad_argument, "part '" + name + "' of the training state has " + std::to_string(memory.size()) +
+                                        " bytes now and had " + std::to_string(part.bytes) +
+                                        " when it was added; remove it and add it again");
+  return memory;
+}
+
+StatePart StateRegistry::copy(std::string const& name, Part const& part) {
   StatePart copied{name, part.sharing, part.layout, {}};
-  if (part.save) {
-    copied.bytes = part.save();
+  if (part.locate) {
+    auto const memory = memory_of(name, part);
+    copied.bytes.assign(memory.begin(), memory.end());
+    return copied;
+  }
+  copied.bytes = part.save();
+  if (!part.has_fixed_size) {
     copied.layout.shape = {copied.bytes.size()};
-  } else {
-    copied.bytes.assign(part.memory.begin(), part.memory.end());
+  } else if (copied.bytes.size() != part.bytes) {
+    throw Error(Errc::bad_argument, "part '" + name + "' gave " + std::to_string(copied.bytes.size()) +
+                                        " bytes, which is not what its layout " + describe(part.layout) + " takes");
   }
   return copied;
 }
@@ -135,7 +165,7 @@ Outcome<void> StateRegistry::check(StateSnapshot const& snapshot) const {
       return refuse(given.name, part.sharing == Sharing::own
                                     ? "is each member's own here, but shared in the state given"
                                     : "is shared here, but a member's own in the state given");
-    if (!part.save && (part.layout != given.layout || part.memory.size() != given.bytes.size()))
+    if (part.has_fixed_size && (part.layout != given.layout || part.bytes != given.bytes.size()))
       return refuse(given.name,
                     "is " + describe(part.layout) + " here and " + describe(given.layout) + " in the state given");
   }
@@ -151,8 +181,8 @@ Outcome<void> StateRegistry::restore(StateSnapshot const& snapshot) {
   if (auto checked = check(snapshot); !checked) return checked;
   for (auto const& given : snapshot) {
     auto const& part = parts_.find(given.name)->second;
-    if (!part.load) {
-      std::copy(given.bytes.begin(), given.bytes.end(), part.memory.begin());
+    if (part.locate) {
+      std::copy(given.bytes.begin(), given.bytes.end(), memory_of(given.name, part).begin());
     } else if (auto loaded = part.load(given.bytes); !loaded) {
       loaded.error().detail = "part '" + given.name + "': " + loaded.error().detail;
       return loaded;
@@ -165,11 +195,11 @@ Digest StateRegistry::digest() const {
   StateHash hash;
   for (auto const& [name, part] : parts_) {
     if (part.sharing != Sharing::replicated) continue;
-    if (part.save) {
+    if (part.locate) {
+      hash.add(name, part.layout, memory_of(name, part));
+    } else {
       auto const copied = copy(name, part);
       hash.add(name, copied.layout, copied.bytes);
-    } else {
-      hash.add(name, part.layout, part.memory);
     }
   }
   return hash.digest();

@@ -96,6 +96,37 @@ TEST(StateRegistry, passes_on_what_a_part_says_to_foreign_bytes) {
   EXPECT_EQ(refused.error().detail, "part 'optimizer': no state of Adam");
 }
 
+TEST(StateRegistry, finds_memory_that_moved_and_refuses_memory_of_another_size) {
+  std::vector<std::byte> memory(4, std::byte{1});
+  StateRegistry state;
+  state.add("m", Sharing::replicated, StateRegistry::Locate([&] { return std::span(memory); }), {"F32", {}});
+  auto const before = state.digest();
+  auto const snapshot = state.snapshot();
+  std::vector<std::byte>(4, std::byte{2}).swap(memory);
+  EXPECT_FALSE(state.digest() == before);
+  ASSERT_TRUE(state.restore(snapshot));
+  EXPECT_EQ(memory[3], std::byte{1});
+  memory.resize(8);
+  EXPECT_THROW((void)state.snapshot(), Error);
+  EXPECT_THROW((void)state.digest(), Error);
+}
+
+TEST(StateRegistry, functions_of_a_fixed_layout_must_keep_to_it) {
+  std::vector<std::byte> saved(8);
+  StateRegistry state;
+  state.add(
+      "t", Sharing::replicated, {"I64", {1}}, [&] { return saved; },
+      [](std::span<std::byte const>) { return Outcome<void>(); });
+  auto snapshot = state.snapshot();
+  EXPECT_EQ(snapshot[0].layout, (StateLayout{"I64", {1}}));
+  EXPECT_EQ(state.digest(), digest_of(snapshot));
+  EXPECT_TRUE(state.restore(snapshot));
+  snapshot[0].layout.shape = {1, 1};
+  EXPECT_FALSE(state.restore(snapshot));
+  saved.resize(9);
+  EXPECT_THROW((void)state.snapshot(), Error);
+}
+
 TEST(StateRegistry, refuses_names_twice_and_layouts_that_do_not_fit) {
   Training here;
   EXPECT_THROW(here.state.add("momentum", Sharing::own, here.momentum), Error);

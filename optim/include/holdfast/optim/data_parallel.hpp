@@ -26,6 +26,7 @@
 namespace holdfast {
 
 class Communicator;
+class StateRegistry;
 
 struct DataParallelOptions {
   /// Text of the aggregation rule; `holdfast rules` and Rule::all() list them. Worker momentum belongs to robust rules.
@@ -156,6 +157,12 @@ class DataParallel {
 
   /// @throws Error bad_argument unless weight > 0
   void set_weight(double weight);
+
+  /// Puts into a registry what this object remembers from step to step, under the name of its stream: each member's own
+  /// worker momentum ("gradients/momentum/layer.weight") and error-feedback residuals, and what the rule remembers
+  /// ("gradients/rule_state", replicated). Not the model: TrainingState::add_model has it.
+  /// @throws Error bad_argument, here and from the registry, once this object is gone: remove the parts first
+  void register_state(StateRegistry& registry) const;
 
   [[nodiscard]] Communicator& communicator() const;
   [[nodiscard]] DataParallelOptions const& options() const;

@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include <torch/arg.h>
 #include <torch/data/samplers/base.h>
 
 #include <holdfast/optim/fwd.hpp>
+#include <holdfast/runtime/outcome.hpp>
 
 namespace holdfast {
 
@@ -24,8 +26,8 @@ struct DistributedSamplerOptions {
 /// This rank's share of the data, in an order that differs from epoch to epoch and is a pure function of (seed, epoch).
 ///
 /// Each start of the data loader begins the next epoch, from 0; set_epoch() chooses another one for the next start. The
-/// data loader takes its sampler by value: the copies of one sampler share the epoch, so set_epoch() on the one that
-/// the program kept is heard by the one in the loader.
+/// data loader takes its sampler by value: the copies of one sampler share where they stand, so set_epoch() on the one
+/// that the program kept is heard by the one in the loader, and save_position() tells what the loader drew.
 /// Threads: one at a time for all copies of a sampler
 class DistributedSampler : public torch::data::samplers::Sampler<> {
  public:
@@ -40,10 +42,14 @@ class DistributedSampler : public torch::data::samplers::Sampler<> {
 
   void reset(std::optional<std::size_t> new_rows = std::nullopt) override;
   std::optional<std::vector<std::size_t>> next(std::size_t batch_rows) override;
-  /// Position within the epoch, and the epoch. A sampler that was loaded goes on there at the next start; load it
-  /// before the data loader takes its copy.
+  /// Position within the epoch, and the epoch. A sampler that was loaded goes on there at the next start.
   void save(torch::serialize::OutputArchive& archive) const override;
   void load(torch::serialize::InputArchive& archive) override;
+  /// The same as bytes that are equal at all ranks, for ranks of another number too: these go on at the last whole row
+  /// of theirs, so that fewer rows than there are ranks come again.
+  [[nodiscard]] std::vector<std::byte> save_position() const;
+  /// @return mismatch: of a sampler over other data; corrupt_message; nothing was changed then
+  Outcome<void> load_position(std::span<std::byte const> bytes);
 
   /// The order of all rows in an epoch: Fisher-Yates from a counter-based generator (SplitMix64) keyed by both.
   [[nodiscard]] static std::vector<std::size_t> permutation(std::size_t rows, std::uint64_t seed, std::uint64_t epoch);
@@ -52,17 +58,18 @@ class DistributedSampler : public torch::data::samplers::Sampler<> {
   struct Shared {
     std::uint64_t epoch = 0;
     bool is_chosen = true;  // the next start takes `epoch` itself, else the one after it
+    std::vector<std::size_t> indices;
+    std::size_t position = 0;
+    bool is_resumed = false;  // the next start goes on in the middle of the epoch
   };
   void take_rows();
+  void go_on_at(std::uint64_t epoch, bool is_chosen, std::size_t position);
 
   std::size_t rows_;
   int rank_;
   int world_size_;
   DistributedSamplerOptions options_;
   std::shared_ptr<Shared> shared_;
-  std::vector<std::size_t> indices_;
-  std::size_t position_ = 0;
-  bool is_resumed_ = false;
 };
 
 }  // namespace holdfast

@@ -17,6 +17,7 @@
 namespace holdfast {
 
 class Communicator;
+class StateRegistry;
 
 struct FedVoteTrainingOptions {
   /// Of the local Adam steps on the latent weights.
@@ -57,6 +58,10 @@ class FedVote {
   [[nodiscard]] std::vector<double> const& credibility() const;
   /// Of the last round: what each member's votes counted for.
   [[nodiscard]] std::vector<double> const& weights() const;
+
+  /// Puts latent weights, credibility and the number of votes into a registry. All of it is replicated, which holds
+  /// right after vote() and before the next local_step(): take snapshots there. They carry the model's parameters.
+  void register_state(StateRegistry& registry);
 
   struct Impl;
 

@@ -15,6 +15,7 @@
 namespace holdfast {
 
 class Communicator;
+class StateRegistry;
 
 struct MonnaOptions {
   TORCH_ARG(double, learning_rate) = 0.75;
@@ -51,6 +52,10 @@ class Monna {
   /// @return as Round::commit; without a result the parameters are those before the step
   [[nodiscard]] Outcome<Reduction> step();
   void set_learning_rate(double learning_rate);
+
+  /// Puts this member's momentum ("parameters/velocity") into a registry. The parameters are the member's own too:
+  /// TrainingState::add_model(model, "", Sharing::own).
+  void register_state(StateRegistry& registry);
 
   struct Impl;
 

@@ -15,6 +15,7 @@
 namespace holdfast {
 
 class Communicator;
+class StateRegistry;
 
 struct SpsaOptions {
   TORCH_ARG(double, learning_rate) = 1e-2;
@@ -50,6 +51,9 @@ class Spsa {
   /// @param loss  of this member's batch with the parameters as they are; called twice per sample, without gradients
   /// @return as Round::commit; without a result the parameters are those before the step
   [[nodiscard]] Outcome<Reduction> step(std::function<double()> const& loss);
+
+  /// Puts the parameters and the number of steps into a registry, replicated.
+  void register_state(StateRegistry& registry);
 
   struct Impl;
 

@@ -48,6 +48,8 @@ class WorkerMomentum {
   void update(std::span<float> momentum, std::span<float const> gradient) const;
   void update(std::span<double> momentum, std::span<double const> gradient) const;
   void end_step() { ++steps_; }
+  /// As if that many steps had been taken: with a momentum that was saved after them.
+  void go_on_after(std::uint64_t steps) { steps_ = steps; }
 
  private:
   double beta_;

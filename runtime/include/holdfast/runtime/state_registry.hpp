@@ -53,10 +53,18 @@ class StateRegistry {
   using Save = std::function<std::vector<std::byte>()>;
   /// Refuses bytes that Save did not make, and then changes nothing.
   using Load = std::function<Outcome<void>(std::span<std::byte const>)>;
+  /// Where the memory is now, for memory that may move between rounds.
+  using Locate = std::function<std::span<std::byte>()>;
 
   /// Memory of fixed size. An empty layout stands for bytes.
   /// @throws Error bad_argument: a name that is empty or taken, a layout that does not fit the memory
   void add(std::string name, Sharing sharing, std::span<std::byte> memory, StateLayout layout = {});
+  /// Memory of fixed size that is looked up at each use.
+  /// @throws Error bad_argument: a name that is empty or taken, a layout that does not fit the memory; from functions
+  ///         that use the memory: it has another size by now
+  void add(std::string name, Sharing sharing, Locate locate, StateLayout layout);
+  /// State of fixed size behind functions: `save` gives what `layout` says.
+  void add(std::string name, Sharing sharing, StateLayout layout, Save save, Load load);
   /// State behind functions, of any size. Equal states must give equal bytes.
   /// @throws Error bad_argument: a name that is empty or taken
   void add(std::string name, Sharing sharing, Save save, Load load);
@@ -77,13 +85,16 @@ class StateRegistry {
  private:
   struct Part {
     Sharing sharing;
-    std::span<std::byte> memory;
     StateLayout layout;
+    std::uint64_t bytes = 0;  // of the layout; unused where the size may change
+    bool has_fixed_size = false;
+    Locate locate;  // or save and load
     Save save;
     Load load;
   };
   void insert(std::string name, Part part);
-  [[nodiscard]] StatePart copy(std::string const& name, Part const& part) const;
+  [[nodiscard]] static std::span<std::byte> memory_of(std::string const& name, Part const& part);
+  [[nodiscard]] static StatePart copy(std::string const& name, Part const& part);
   [[nodiscard]] Outcome<void> check(StateSnapshot const& snapshot) const;
 
   std::map<std::string, Part, std::less<>> parts_;
