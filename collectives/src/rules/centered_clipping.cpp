@@ -32,9 +32,10 @@ class CenteredClipping final : public LinearRule {
     for (double const weight : statistics.weights) total_weight += weight;
 
     // v = start + sum_i offset_i (x_i - start)
+    auto const point_distances = PointDistances::from_centred(gram);
     std::vector<double> offset(n, 0);
     for (int iteration = 0; iteration < parameters_.iterations; ++iteration) {
-      auto const radii = distances(gram, offset);
+      auto const radii = distances(point_distances, offset);
       double const threshold = parameters_.threshold > 0 ? parameters_.threshold : parameters_.factor * median(radii);
       std::vector<double> share(n);
       double moved = 0;
@@ -53,19 +54,13 @@ class CenteredClipping final : public LinearRule {
   }
 
  private:
-  static std::vector<double> distances(GramMatrix const& gram, std::vector<double> const& offset) {
-    auto const n = offset.size();
-    std::vector<double> inner(n, 0);
-    double squared_norm = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      for (std::size_t j = 0; j < n; ++j) inner[i] += gram(static_cast<int>(i), static_cast<int>(j)) * offset[j];
-      squared_norm += offset[i] * inner[i];
-    }
-    std::vector<double> result(n);
-    for (std::size_t i = 0; i < n; ++i) {
-      double const squared = gram(static_cast<int>(i), static_cast<int>(i)) - 2 * inner[i] + squared_norm;
-      result[i] = std::sqrt(squared > 0 ? squared : 0);
-    }
+  static std::vector<double> distances(PointDistances const& from, std::vector<double> const& offset) {
+    auto coefficients = offset;
+    double rest = 1;
+    for (double const coefficient : offset) rest -= coefficient;
+    coefficients.push_back(rest);
+    auto result = from.to(coefficients);
+    result.pop_back();
     return result;
   }
   static double norm(GramMatrix const& gram, std::vector<double> const& combination) {

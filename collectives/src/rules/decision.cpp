@@ -40,24 +40,39 @@ Combination compose(Combination const& outer, std::vector<Combination> const& in
   return Combination::of(std::move(coefficients), outer.center_coefficient);
 }
 
-/// The Gram of the mixed rows: M G M^T.
+/// The Gram of the mixed rows: M G M^T. Rows with the same mixture are the same row and have the same bits here:
+/// whoever compares them must see a tie, not the order in which products were added.
 GramMatrix mix_gram(GramMatrix const& gram, std::vector<Combination> const& mixture) {
   int const rows = static_cast<int>(mixture.size());
   int const n = gram.rows();
-  std::vector<std::vector<double>> half(mixture.size(), std::vector<double>(static_cast<std::size_t>(n), 0));
-  for (std::size_t i = 0; i < mixture.size(); ++i)
+  std::vector<int> first_like(mixture.size());
+  std::vector<std::vector<double>> half(mixture.size());
+  for (std::size_t i = 0; i < mixture.size(); ++i) {
+    auto const equal = std::find_if(mixture.begin(), mixture.end(), [&](Combination const& other) {
+      return other.coefficients == mixture[i].coefficients;
+    });
+    first_like[i] = static_cast<int>(equal - mixture.begin());
+    if (first_like[i] != static_cast<int>(i)) continue;
+    half[i].assign(static_cast<std::size_t>(n), 0);
     for (int k = 0; k < n; ++k) {
       double const by = mixture[i].coefficients[static_cast<std::size_t>(k)];
       if (by == 0) continue;
       for (int j = 0; j < n; ++j) half[i][static_cast<std::size_t>(j)] += by * gram(k, j);
     }
+  }
   GramMatrix mixed(rows);
   for (int i = 0; i < rows; ++i)
     for (int j = i; j < rows; ++j) {
+      int const a = std::min(first_like[static_cast<std::size_t>(i)], first_like[static_cast<std::size_t>(j)]);
+      int const b = std::max(first_like[static_cast<std::size_t>(i)], first_like[static_cast<std::size_t>(j)]);
       double sum = 0;
-      for (int k = 0; k < n; ++k) {
-        double const by = mixture[static_cast<std::size_t>(j)].coefficients[static_cast<std::size_t>(k)];
-        if (by != 0) sum += half[static_cast<std::size_t>(i)][static_cast<std::size_t>(k)] * by;
+      if (a != i || b != j) {
+        sum = mixed(a, b);
+      } else {
+        for (int k = 0; k < n; ++k) {
+          double const by = mixture[static_cast<std::size_t>(j)].coefficients[static_cast<std::size_t>(k)];
+          if (by != 0) sum += half[static_cast<std::size_t>(i)][static_cast<std::size_t>(k)] * by;
+        }
       }
       mixed(i, j) = mixed(j, i) = sum;
     }

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "rules/registry.hpp"
 #include "rules/selection.hpp"
@@ -26,9 +27,14 @@ class GeometricMedian final : public LinearRule {
   [[nodiscard]] Outcome<std::vector<Combination>> coefficients(Statistics const& statistics) const override {
     auto const n = static_cast<std::size_t>(statistics.contributions);
     auto const squared = statistics.gram.squared_distances();
-    std::vector<double> totals(n, 0);
-    for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t j = 0; j < n; ++j) totals[i] += std::sqrt(squared(static_cast<int>(i), static_cast<int>(j)));
+    std::vector<double> totals;
+    for (std::size_t i = 0; i < n; ++i) {
+      std::vector<double> to_others;
+      for (std::size_t j = 0; j < n; ++j)
+        to_others.push_back(std::sqrt(squared(static_cast<int>(i), static_cast<int>(j))));
+      std::sort(to_others.begin(), to_others.end());  // rows with the same distances, in whatever order, must tie
+      totals.push_back(std::accumulate(to_others.begin(), to_others.end(), 0.0));
+    }
     int const medoid = order(totals).front();
 
     PointDistances const point_distances(statistics.gram, medoid);

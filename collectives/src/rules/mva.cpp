@@ -16,6 +16,8 @@ class LeastScatter {
  public:
   /// Keeps the time of one decision below seconds; a pure function of the distances, so the same at all members.
   static constexpr std::uint64_t kMostBranches = 20'000'000;
+  /// Two sums that differ by less are equal: the order of their terms made the difference, and the first subset wins.
+  static constexpr double kEqual = 1e-12;
 
   LeastScatter(GramMatrix const& distances, int size)
       : distances_(distances), size_(size), to_chosen_(static_cast<std::size_t>(distances.rows()), 0) {
@@ -42,14 +44,14 @@ class LeastScatter {
       least_ = std::min(least_, cost);
     }
     // The search has to arrive at it again: rounding must not stand in its way.
-    least_ += least_ * 1e-12;
+    least_ += least_ * kEqual;
   }
 
   void visit(int from, double cost) {
     if (++branches_ > kMostBranches) return;
     int const missing = size_ - static_cast<int>(chosen_.size());
     if (missing == 0) {
-      if (!found_ || cost < least_) {
+      if (!found_ || cost < least_ * (1 - kEqual)) {
         least_ = cost;
         best_ = chosen_;
         found_ = true;
@@ -58,7 +60,7 @@ class LeastScatter {
     }
     int const rows = distances_.rows();
     auto const is_hopeless = [&](double bound) {
-      return found_ ? bound * (1 - 1e-12) >= least_ : bound * (1 - 1e-12) > least_;
+      return found_ ? bound * (1 - kEqual) >= least_ : bound * (1 - kEqual) > least_;
     };
     if (cost != 0) {
       std::vector<double> further(to_chosen_.begin() + from, to_chosen_.end());

@@ -34,6 +34,13 @@ PointDistances::PointDistances(GramMatrix const& gram, int reference_row) : rela
       relative_(i, j) = relative_(j, i) = (gram(i, j) - gram(i, r)) - (gram(r, j) - gram(r, r));
 }
 
+PointDistances PointDistances::from_centred(GramMatrix const& centred) {
+  GramMatrix relative(centred.rows() + 1);
+  for (int i = 0; i < centred.rows(); ++i)
+    for (int j = 0; j < centred.rows(); ++j) relative(i, j) = centred(i, j);
+  return PointDistances(std::move(relative));
+}
+
 std::vector<double> PointDistances::to(std::span<double const> coefficients) const {
   int const n = relative_.rows();
   std::vector<double> inner(coefficients.size(), 0);
@@ -46,10 +53,28 @@ std::vector<double> PointDistances::to(std::span<double const> coefficients) con
   }
   std::vector<double> distances(coefficients.size());
   for (int i = 0; i < n; ++i) {
-    double const squared = relative_(i, i) - 2 * inner[static_cast<std::size_t>(i)] + squared_norm;
+    double squared = relative_(i, i) - 2 * inner[static_cast<std::size_t>(i)] + squared_norm;
+    if (squared < kCancelled * (relative_(i, i) + squared_norm)) squared = squared_distance_around(i, coefficients);
     distances[static_cast<std::size_t>(i)] = std::sqrt(squared > 0 ? squared : 0);
   }
   return distances;
+}
+
+double PointDistances::squared_distance_around(int row, std::span<double const> coefficients) const {
+  int const n = relative_.rows();
+  double squared = 0;
+  for (int j = 0; j < n; ++j) {
+    double const c = coefficients[static_cast<std::size_t>(j)];
+    if (j == row || c == 0) continue;
+    double sum = 0;
+    for (int k = 0; k < n; ++k) {
+      if (k == row) continue;
+      double const inner = (relative_(j, k) - relative_(j, row)) - (relative_(row, k) - relative_(row, row));
+      sum += inner * coefficients[static_cast<std::size_t>(k)];
+    }
+    squared += c * sum;
+  }
+  return squared;
 }
 
 }  // namespace holdfast::rules

@@ -93,6 +93,8 @@ class SmallestMaximumEigenvalue final : public LinearRule {
   [[nodiscard]] Outcome<std::vector<Combination>> coefficients(Statistics const& statistics) const override {
     // Rounding may lift a bound by this much; whoever is closer is decided by its eigenvalue.
     constexpr double kMargin = 1 + 1e-10;
+    // Two variances that differ by less are equal, as those of subsets of equal rows are: the first subset wins.
+    constexpr double kEqual = 1e-12;
     int const n = statistics.contributions;
     int const size = n - statistics.byzantine;
     auto const distances = statistics.gram.squared_distances();
@@ -104,7 +106,7 @@ class SmallestMaximumEigenvalue final : public LinearRule {
       variance.set_subset(subset);
       if (variance.is_surely_above(least * kMargin)) continue;
       double const eigenvalue = variance.largest_eigenvalue();
-      if (eigenvalue < least || best.empty()) {
+      if (best.empty() || eigenvalue < least * (1 - kEqual)) {
         least = eigenvalue;
         best = subset;
       }
