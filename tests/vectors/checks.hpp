@@ -19,7 +19,6 @@ struct Result {
 [[nodiscard]] double relative_error(Table const& output, Table const& expected);
 
 /// Runs a case directly and over 1, 2, 3, 4 and 7 owners, in fp64 and, where the case says so, in fp32.
-/// @throws Malformed for parameters that the rule's description does not allow
 [[nodiscard]] Result check_aggregator(AggregatorCase const& given);
 
 [[nodiscard]] Result check_attack(AttackCase const& given);

@@ -46,7 +46,7 @@ void read_parameters(Node const& params, AggregatorCase& result) {
     }
   }
   std::size_t const rows = result.inputs.size();
-  std::size_t const elements = result.inputs.front().size();
+  std::size_t const elements = rows == 0 ? 0 : result.inputs.front().size();
   if (auto const n = result.numbers.find("n"); n != result.numbers.end() && n->second != static_cast<double>(rows))
     params.malformed("n is not the number of input rows");
   if (auto const v0 = result.lists.find("v0"); v0 != result.lists.end())
@@ -61,8 +61,12 @@ AggregatorCase read_aggregator(Node const& node) {
   AggregatorCase result;
   result.id = node.at("id").text();
   result.rule = node.at("rule").text();
-  result.inputs = read_rows(node.at("inputs"));
-  std::size_t const elements = result.inputs.front().size();
+  // No rows at all is a call like another: it must be refused.
+  auto const inputs = node.at("inputs");
+  bool const is_empty =
+      inputs.json.is_array() && inputs.json.empty() && node.has("expected") && node.at("expected").is_null();
+  if (!is_empty) result.inputs = read_rows(inputs);
+  std::size_t const elements = is_empty ? 0 : result.inputs.front().size();
   result.tolerance = read_tolerance(node);
   if (node.has("dtype")) result.is_float32 = node.at("dtype").text() == "f32";
   if (node.has("params")) read_parameters(node.at("params"), result);
@@ -78,13 +82,17 @@ AggregatorCase read_aggregator(Node const& node) {
     check_length(expected, result.expected->front(), elements);
   }
 
-  if (node.has("selected") && node.at("selected").json.is_number_integer()) {
+  if (node.has("selected") && !node.at("selected").is_null()) {
     auto const selected = node.at("selected");
-    double const row = selected.number();
-    if (row < 0 || row >= static_cast<double>(result.inputs.size())) selected.malformed("is not a row");
-    result.selected = static_cast<int>(row);
+    std::vector<double> const rows = selected.json.is_array() ? selected.numbers() : std::vector{selected.number()};
+    for (double const row : rows) {
+      if (!(row >= 0 && row < static_cast<double>(result.inputs.size()))) selected.malformed("is not a row");
+      result.selected.push_back(static_cast<int>(row));
+    }
   }
-  if (node.has("values")) result.values = node.at("values").numbers();
+  if (node.has("values") && !node.at("values").is_null()) result.values = node.at("values").numbers();
+  if (node.has("objective_trace") && !node.at("objective_trace").is_null())
+    result.objective_trace = node.at("objective_trace").numbers();
   if (node.has("second_call") && !node.at("second_call").json.is_null()) {
     auto const second = node.at("second_call");
     result.second_inputs = read_rows(second.at("inputs"));

@@ -30,8 +30,9 @@ struct AggregatorCase {
   std::string error;
   double tolerance = 1e-9;
   bool is_float32 = false;
-  std::optional<int> selected;  ///< the row that Krum chooses
-  std::vector<double> values;   ///< flag: v_i at the end
+  std::vector<int> selected;            ///< the row that Krum chooses, the rows that Bulyan chooses; empty: not given
+  std::vector<double> values;           ///< flag: v_i at the end
+  std::vector<double> objective_trace;  ///< flag: the data term before the first and after each accepted iteration
   std::optional<Table> second_inputs;
   std::vector<double> second_expected;
 
