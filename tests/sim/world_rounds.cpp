@@ -227,7 +227,7 @@ void World::exchange(std::size_t at) {
     auto parts = node.core->take_exchange(kKey);
     if (parts && *parts) {
       node.has_exchange = false;
-      auto const stream = protocol::GatherTable::stream_of(kKey);
+      auto const stream = protocol::GatherTable::stream_of(protocol::GatherTable::name_of(kKey, false));
       auto const [known, is_first] = exchanges_.emplace(std::pair{stream, node.core->committed(stream)}, **parts);
       if (!is_first && known->second != **parts) violate("G1: an exchange ends with different parts");
       ++counts_.exchanges;

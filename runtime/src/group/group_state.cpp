@@ -272,11 +272,12 @@ Outcome<GroupState::Parts> GroupState::all_gather(std::string const& key, std::s
   if (!contributed) return describe(contributed.error());
   collect();
   while (true) {
-    auto taken = membership_.take_exchange(key);
+    auto taken = membership_.take_exchange(key, only_in.has_value());
     if (!taken) return describe(std::move(taken.error()));
     if (*taken) return std::move(**taken);
     if (is_other_view()) return describe(other_view());
-    if (deadline.has_passed()) return describe(pending(membership_.describe_missing_parts(key, Clock::now())));
+    if (deadline.has_passed())
+      return describe(pending(membership_.describe_missing_parts(key, Clock::now(), only_in.has_value())));
     changed_.wait_until(lock, deadline.instant());
   }
 }

@@ -438,7 +438,7 @@ Contribution read_contribution(Cursor& in) {
   Contribution m;
   m.view = ViewId{in.unsigned_number()};
   m.key = in.text();
-  if (m.key.size() > kMaxKeyBytes) throw Malformed{"a key is too long"};
+  if (m.key.size() > kMaxKeyBytes + 1) throw Malformed{"a key is too long"};
   m.sequence = in.unsigned_number();
   m.asks = in.bounded<int>(1) != 0;
   m.bytes = in.binary();

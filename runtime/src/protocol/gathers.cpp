@@ -11,6 +11,10 @@ namespace {
 // A bound against a member that invents keys without end; programs use a handful.
 constexpr std::size_t kMaxKeys = 65'536;
 
+/// First character of a name: whether the exchange outlives the view is part of what members must agree on.
+constexpr char kOfAnyView = '=';
+constexpr char kOfOneView = '!';
+
 /// 64-bit FNV-1a from two different offsets: detects members that received different parts.
 std::uint64_t mix(std::uint64_t hash, std::span<std::byte const> bytes) {
   for (auto const byte : bytes) hash = (hash ^ std::to_integer<std::uint64_t>(byte)) * 0x100'0000'01B3U;
@@ -19,10 +23,15 @@ std::uint64_t mix(std::uint64_t hash, std::span<std::byte const> bytes) {
 
 }  // namespace
 
-StreamId GatherTable::stream_of(std::string const& key) {
+std::string GatherTable::name_of(std::string const& key, bool only_now) {
+  return (only_now ? kOfOneView : kOfAnyView) + key;
+}
+
+StreamId GatherTable::stream_of(std::string const& name) {
   std::uint32_t hash = 2'166'136'261U;
-  for (char const c : key) hash = (hash ^ static_cast<unsigned char>(c)) * 16'777'619U;
-  return StreamId{hash | kExchangeBit};
+  for (char const c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16'777'619U;
+  bool const is_of_one_view = !name.empty() && name.front() == kOfOneView;
+  return StreamId{(hash & ~kOneViewBit) | kExchangeBit | (is_of_one_view ? kOneViewBit : 0U)};
 }
 
 GatherTable::GatherTable(MemberId self, Committed committed) : self_(self), committed_(std::move(committed)) {}
@@ -33,22 +42,21 @@ GatherTable::Key& GatherTable::key(std::string const& name) {
   auto const stream = stream_of(name);
   auto const [known, is_new] = names_.emplace(stream, name);
   if (!is_new)
-    throw Error(Errc::bad_argument,
-                "keys \"" + known->second + "\" and \"" + name + "\" have the same id; rename one of them");
+    throw Error(Errc::bad_argument, "keys \"" + known->second.substr(1) + "\" and \"" + name.substr(1) +
+                                        "\" have the same id; rename one of them");
   auto& key = keys_[name];
   key.open_sequence = committed_(stream) + 1;
   return key;
 }
 
-std::optional<std::uint64_t> GatherTable::contribute(std::string const& name, std::span<std::byte const> bytes,
-                                                     bool only_now) {
+std::optional<std::uint64_t> GatherTable::contribute(std::string const& name, std::span<std::byte const> bytes) {
   auto& key = this->key(name);
   if (key.given) {
     if (std::equal(key.given->begin(), key.given->end(), bytes.begin(), bytes.end())) return std::nullopt;
-    throw Error(Errc::bad_argument, "all_gather \"" + name + "\" is still pending with other bytes than given now; " +
+    throw Error(Errc::bad_argument, "all_gather \"" + name.substr(1) +
+                                        "\" is still pending with other bytes than given now; " +
                                         "repeat the pending call with its own bytes, or use another key");
   }
-  key.only_now = only_now;
   key.given.emplace(bytes.begin(), bytes.end());
   key.parts[key.open_sequence][self_] = *key.given;
   return key.open_sequence;
@@ -102,16 +110,21 @@ std::optional<std::vector<GatherTable::Bytes>> GatherTable::take(std::string con
 std::vector<GatherTable::Part> GatherTable::begin_view(MemberSet members) {
   members_ = std::move(members);
   std::vector<Part> again;
-  for (auto& [name, key] : keys_) {
-    key.parts.clear();
-    if (key.only_now) {
-      // Whoever waits learns of the view and calls again, perhaps with other bytes.
-      key.given.reset();
-      key.finished.reset();
+  for (auto at = keys_.begin(); at != keys_.end();) {
+    auto& [name, key] = *at;
+    // Whoever waits for one of the old view only learns of the new one and calls again, perhaps with other bytes. A
+    // name that is forgotten here goes on after the last committed exchange of its stream when it is used again.
+    if (auto const stream = stream_of(name); is_of_one_view(stream) || !key.given) {
+      names_.erase(stream);
+      at = keys_.erase(at);
+      continue;
     }
-    if (!key.given || key.finished) continue;
-    key.parts[key.open_sequence][self_] = *key.given;
-    again.push_back({name, key.open_sequence, *key.given, {}});
+    key.parts.clear();
+    if (!key.finished) {
+      key.parts[key.open_sequence][self_] = *key.given;
+      again.push_back({name, key.open_sequence, *key.given, {}});
+    }
+    ++at;
   }
   return again;
 }

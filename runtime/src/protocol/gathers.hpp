@@ -22,16 +22,16 @@ class GatherTable {
   /// Rounds of a stream that ended before this member first used the key.
   using Committed = std::function<std::uint64_t(StreamId)>;
 
-  [[nodiscard]] static StreamId stream_of(std::string const& key);
+  /// What an exchange under `key` is called here and between members.
+  [[nodiscard]] static std::string name_of(std::string const& key, bool only_now);
+  [[nodiscard]] static StreamId stream_of(std::string const& name);
 
   GatherTable(MemberId self, Committed committed);
 
-  /// Adds this member's part to the open exchange of `key`.
+  /// Adds this member's part to the open exchange of this name.
   /// @return its sequence when the part is new and must be sent; nothing when an earlier call sent the same bytes
-  /// @param only_now  the part is for the members of this view; with the view the exchange is forgotten
   /// @throws Error bad_argument when the earlier call sent other bytes
-  std::optional<std::uint64_t> contribute(std::string const& key, std::span<std::byte const> bytes,
-                                          bool only_now = false);
+  std::optional<std::uint64_t> contribute(std::string const& name, std::span<std::byte const> bytes);
 
   enum class Counted { counted, repeated, out_of_order };
   Counted receive(MemberId from, std::string const& key, std::uint64_t sequence, Bytes bytes);
@@ -51,11 +51,13 @@ class GatherTable {
     Bytes bytes;
     std::vector<MemberId> missing;
   };
-  /// Open exchanges begin anew among these members, but for those of one view only; their own parts must be sent again.
+  /// Open exchanges begin anew among these members; their own parts must be sent again. Those of one view only are
+  /// abandoned, and names that nobody waits for are forgotten, so that the table does not grow with the views.
   std::vector<Part> begin_view(MemberSet members);
   [[nodiscard]] std::vector<Part> incomplete() const;
   [[nodiscard]] std::vector<MemberId> missing(std::string const& key) const;
   [[nodiscard]] std::optional<Part> own_part(std::string const& key, std::uint64_t sequence) const;
+  [[nodiscard]] std::size_t known_names() const { return keys_.size(); }
 
  private:
   struct Key {
@@ -63,7 +65,6 @@ class GatherTable {
     std::map<std::uint64_t, std::map<MemberId, Bytes>> parts;  ///< of the open exchange and the next
     std::optional<Bytes> given;                                ///< this member's part of the last exchange to be taken
     std::optional<std::vector<Bytes>> finished;
-    bool only_now = false;
   };
   Key& key(std::string const& name);
   [[nodiscard]] std::vector<MemberId> missing(Key const& key) const;

@@ -14,6 +14,12 @@ inline constexpr std::uint32_t kExchangeBit = 0x8000'0000U;
 [[nodiscard]] inline bool is_exchange(StreamId stream) {
   return (static_cast<std::uint32_t>(stream) & kExchangeBit) != 0;
 }
+/// Of these, the ones that are for the members of one view. They end with it, whatever became of them, and the next
+/// view counts from 1 again: they are in no report and no verdict.
+inline constexpr std::uint32_t kOneViewBit = 0x4000'0000U;
+[[nodiscard]] inline bool is_of_one_view(StreamId stream) {
+  return is_exchange(stream) && (static_cast<std::uint32_t>(stream) & kOneViewBit) != 0;
+}
 
 /// The states of this member's streams after its last rounds, for comparison with a newcomer's.
 class StateLog {

@@ -111,12 +111,13 @@ std::uint64_t Membership::committed(StreamId stream) const {
 std::uint64_t Membership::rounds_committed() const {
   return impl_->rounds_committed;
 }
-Outcome<std::optional<std::vector<std::vector<std::byte>>>> Membership::take_exchange(std::string const& key) {
-  return impl_->take_exchange(key);
+Outcome<std::optional<std::vector<std::vector<std::byte>>>> Membership::take_exchange(std::string const& key,
+                                                                                      bool only_now) {
+  return impl_->take_exchange(GatherTable::name_of(key, only_now));
 }
-std::string Membership::describe_missing_parts(std::string const& key, Instant now) const {
+std::string Membership::describe_missing_parts(std::string const& key, Instant now, bool only_now) const {
   std::vector<std::string> missing;
-  for (auto const member : impl_->gathers.missing(key))
+  for (auto const member : impl_->gathers.missing(GatherTable::name_of(key, only_now)))
     missing.push_back(impl_->describe_member(member) + ", " + impl_->describe_progress(member, now));
   return text::list(missing);
 }
@@ -174,8 +175,10 @@ void Membership::Impl::on_timer(Instant now) {
       repeat_what_is_open();
       announce(now);
       for (auto const id : learners.expire(
-               now, periods(1) * 2 + 2 * std::chrono::duration_cast<Instant::duration>(options.heartbeat_timeout)))
+               now, periods(1) * 2 + 2 * std::chrono::duration_cast<Instant::duration>(options.heartbeat_timeout))) {
+        learner_retry.erase(id);
         actions.emplace_back(action::LearnerGone{id});
+      }
       for (auto at = departed.begin(); at != departed.end();) {
         if (now < at->second) {
           ++at;

@@ -83,7 +83,8 @@ class Membership {
   Outcome<void> hold(RoundId round, Digest digest, std::function<void()> const& publish);
   /// A READY word that a fabric of `view` brought; one of another view is ignored.
   void count_ready(ViewId view, RoundId round, MemberId member, Digest digest);
-  /// @param only_now  for the members of this view: a change of view forgets the exchange instead of redoing it
+  /// @param only_now  for the members of this view: a change of view forgets the exchange instead of redoing it. Such
+  ///                  an exchange and another one under the same key have nothing to do with each other.
   Outcome<void> contribute(std::string const& key, std::span<std::byte const> bytes, bool only_now = false);
   void report_progress(Activity activity, RoundId round, Instant now);
   /// Evidence from the data plane against one member. It stands for a while even if the member still answers.
@@ -110,8 +111,9 @@ class Membership {
   [[nodiscard]] std::uint64_t committed(StreamId stream) const;
   [[nodiscard]] std::uint64_t rounds_committed() const;
   /// The parts of the open exchange of `key` in rank order of the view that ended it; nothing while it is open.
-  Outcome<std::optional<std::vector<std::vector<std::byte>>>> take_exchange(std::string const& key);
-  [[nodiscard]] std::string describe_missing_parts(std::string const& key, Instant now) const;
+  Outcome<std::optional<std::vector<std::vector<std::byte>>>> take_exchange(std::string const& key,
+                                                                            bool only_now = false);
+  [[nodiscard]] std::string describe_missing_parts(std::string const& key, Instant now, bool only_now = false) const;
   [[nodiscard]] std::string describe_progress(MemberId member, Instant now) const;
   [[nodiscard]] std::string describe_member(MemberId member) const;
   [[nodiscard]] std::string describe_round(RoundId round) const;

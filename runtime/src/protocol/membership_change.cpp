@@ -234,6 +234,7 @@ void Membership::Impl::on_decided(Value&& decided, Instant now) {
 }
 
 void Membership::Impl::install(Value&& decided, Instant now) {
+  std::erase_if(streams, [](auto const& entry) { return is_of_one_view(entry.first); });
   for (auto const& [id, stream] : streams) {
     auto const verdict = decided.verdict(id);
     auto const own = ledger.committed(id);
@@ -341,6 +342,10 @@ void Membership::Impl::begin_view(Value&& decided, Instant now) {
   rank = view.rank_of(self_id()).value_or(0);
   electorate = electorate_of(value);
   table.begin_view(view.id, electorate);
+  // Whoever is in no view now is in none later.
+  std::erase_if(ended_processes, [&](auto const& entry) {
+    return entry.first <= value.highest_named && !electorate.members.contains(entry.first);
+  });
   for (auto const& [member, what] : ended_processes) (void)table.certify(member, what);
   acceptor = {};
   proposer = {};

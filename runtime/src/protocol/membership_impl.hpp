@@ -67,8 +67,8 @@ struct Membership::Impl {
   void count(RoundId round, MemberId member, Digest digest, bool is_by_message);
   void committed(RoundId round, bool is_news);
   Outcome<void> contribute(std::string const& key, std::span<std::byte const> bytes, bool only_now);
-  void hold_exchange(std::string const& key);
-  Outcome<std::optional<std::vector<std::vector<std::byte>>>> take_exchange(std::string const& key);
+  void hold_exchange(std::string const& name);
+  Outcome<std::optional<std::vector<std::vector<std::byte>>>> take_exchange(std::string const& name);
   Outcome<bool> is_committed(RoundId round) const;
   std::optional<Failure> blame_leaver(RoundId round) const;
   void repeat_what_is_open();

@@ -88,8 +88,9 @@ void Membership::Impl::receive(MemberId from, Contribution&& contribution, Insta
   bool const asks = contribution.asks;
   auto const number = contribution.sequence;
   if (gathers.receive(from, key, number, std::move(contribution.bytes)) == GatherTable::Counted::out_of_order)
-    return fail_protocol_violation(
-        from, "exchange " + std::to_string(number) + " of \"" + key + "\", which it cannot have reached");
+    return fail_protocol_violation(from, "exchange " + std::to_string(number) + " of \"" +
+                                             key.substr(std::min<std::size_t>(1, key.size())) +
+                                             "\", which it cannot have reached");
   if (asks)
     if (auto const own = gathers.own_part(key, number)) send(from, Contribution{view.id, key, number, own->bytes});
   hold_exchange(key);

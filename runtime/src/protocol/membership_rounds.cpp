@@ -95,28 +95,29 @@ Outcome<void> Membership::Impl::contribute(std::string const& key, std::span<std
   if (failure) return fail(*failure);
   if (is_leaving || mode == Mode::excluded || mode == Mode::ended) return fail(own_absence());
   if (mode == Mode::learner) return fail(Errc::aborted, "this member is not in a view yet; wait until it has joined");
-  auto const part = gathers.contribute(key, bytes, only_now);
+  auto const name = GatherTable::name_of(key, only_now);
+  auto const part = gathers.contribute(name, bytes);
   if (!part) return {};
-  broadcast(Contribution{view.id, key, *part, {bytes.begin(), bytes.end()}});
-  hold_exchange(key);
+  broadcast(Contribution{view.id, name, *part, {bytes.begin(), bytes.end()}});
+  hold_exchange(name);
   return {};
 }
 
-void Membership::Impl::hold_exchange(std::string const& key) {
+void Membership::Impl::hold_exchange(std::string const& name) {
   if (acceptor.is_frozen() || failure || mode != Mode::member) return;
-  auto const digest = gathers.complete(key);
+  auto const digest = gathers.complete(name);
   if (!digest) return;
-  RoundId const round{GatherTable::stream_of(key), gathers.open_sequence(key)};
+  RoundId const round{GatherTable::stream_of(name), gathers.open_sequence(name)};
   if (auto const found = streams.find(round.stream); found != streams.end() && found->second.held == round.number)
     return;
   (void)hold(round, *digest, {});
 }
 
-Outcome<std::optional<std::vector<std::vector<std::byte>>>> Membership::Impl::take_exchange(std::string const& key) {
-  if (auto parts = gathers.take(key)) return parts;
+Outcome<std::optional<std::vector<std::vector<std::byte>>>> Membership::Impl::take_exchange(std::string const& name) {
+  if (auto parts = gathers.take(name)) return parts;
   if (failure) return fail(*failure);
   if (mode != Mode::member) return fail(own_absence());
-  for (auto const member : gathers.missing(key)) {
+  for (auto const member : gathers.missing(name)) {
     if (is_shrinking() || !leavers.contains(member)) continue;
     Failure left;
     left.code = Errc::member_left;
@@ -175,6 +176,7 @@ std::optional<Failure> Membership::Impl::blame_leaver(RoundId round) const {
 Report Membership::Impl::report() const {
   Report report;
   for (auto const& [id, stream] : streams) {
+    if (is_of_one_view(id)) continue;
     auto const committed = ledger.committed(id);
     bool const is_held = stream.held > committed;
     report.push_back({id, committed, is_held ? stream.held : committed, stream.committed_digest,
