@@ -16,11 +16,7 @@ namespace action = protocol::action;
 
 constexpr auto kPeriod = 50ms;
 constexpr auto kTimeout = 500ms;
-constexpr Time kHorizon = 60'000 * kMs;  ///< within which a live connected quorum commits again
-constexpr Time kParkHorizon = 15'000 * kMs;
-constexpr Time kOpenHorizon = 5'000 * kMs;
 constexpr Time kOverdue = 1'500 * kMs;
-constexpr std::uint64_t kRoundsToShow = 2;
 
 template <class... Handlers>
 struct Overloaded : Handlers... {
@@ -54,21 +50,31 @@ protocol::MembershipOptions options_of(Plan const& plan, MemberId id) {
 
 }  // namespace
 
+std::span<Counts::Named const> Counts::all() {
+  static constexpr Named kAll[] = {
+      {"view changes", &Counts::view_changes},
+      {"certified views", &Counts::certified_views},
+      {"ties broken", &Counts::tie_broken},
+      {"resolved rounds", &Counts::resolved},
+      {"redone rounds", &Counts::redone},
+      {"handed over", &Counts::handed_over},
+      {"parks", &Counts::parks},
+      {"unparks", &Counts::unparks},
+      {"joins", &Counts::joins},
+      {"evictions", &Counts::evictions},
+      {"leaves", &Counts::leaves},
+      {"fences", &Counts::fences},
+      {"crashes at steps", &Counts::crashes_at_steps},
+      {"rounds committed", &Counts::commits},
+      {"exchanges", &Counts::exchanges},
+      {"quorums that went on", &Counts::judged_live},
+      {"groups that parked", &Counts::judged_parked},
+  };
+  return kAll;
+}
+
 Counts& Counts::operator+=(Counts const& other) {
-  view_changes += other.view_changes;
-  resolved += other.resolved;
-  redone += other.redone;
-  handed_over += other.handed_over;
-  parks += other.parks;
-  unparks += other.unparks;
-  joins += other.joins;
-  evictions += other.evictions;
-  leaves += other.leaves;
-  fences += other.fences;
-  commits += other.commits;
-  exchanges += other.exchanges;
-  judged_live += other.judged_live;
-  judged_parked += other.judged_parked;
+  for (auto const& [name, count] : all()) this->*count += other.*count;
   return *this;
 }
 
@@ -150,11 +156,30 @@ void World::deliver(std::size_t at, std::size_t slot) {
   auto content = std::exchange(letters_[slot].content, std::monostate{});
   free_letters_.push_back(slot);
   if (!node.is_alive || node.has_ended) return;
-  if (auto* const message = std::get_if<Message>(&content))
+  if (auto* const message = std::get_if<Message>(&content)) {
+    node.is_mute = step(at, true, message->index());
     node.core->on_message(from, std::move(*message), instant());
-  else if (auto const* const frame = std::get_if<Frame>(&content))
+  } else if (auto const* const frame = std::get_if<Frame>(&content)) {
     receive(at, from, *frame);
+  }
   collect(at);
+  if (node.is_mute) kill(at);
+}
+
+bool World::step(std::size_t at, bool is_receive, std::size_t kind) {
+  bool is_last = false;
+  for (auto const fault : nodes_[at].crashes) {
+    auto const& step = plan_.faults[fault].step;
+    if (step.is_receive != is_receive || step.kind.value_or(kind) != kind || --steps_left_.at(fault) != 0) continue;
+    if (plan_.faults[fault].kind == Fault::Kind::crash_at_step) {
+      is_last = true;
+      continue;
+    }
+    for (std::size_t other = 0; other < nodes_.size(); ++other)
+      if (other != at) cuts_.insert({at, other});
+  }
+  if (is_last) ++counts_.crashes_at_steps;
+  return is_last;
 }
 
 void World::handle(Event const& event) {
@@ -221,7 +246,7 @@ void World::handle(Event const& event) {
       return collect(at);
     }
     case Kind::fault:
-      return strike(plan_.faults[event.a]);
+      return strike(event.a);
     case Kind::killed:
       kill(at);
       // A fence that was under way when the faults ended: what must happen depends on who is left.
@@ -350,9 +375,10 @@ void World::certify(MemberId member) {
       push(seen + random_.between(0, 5 * kMs), Event::Kind::certify, i, number(member));
 }
 
-void World::strike(Fault const& fault) {
+void World::strike(std::size_t place) {
   using Kind = Fault::Kind;
-  auto const at = fault.member;
+  auto const& fault = plan_.faults[place];
+  auto const at = fault.member % nodes_.size();
   auto& node = nodes_[at];
   if (is_loud_)
     std::printf("%9.3f ms  fault %d at member %zu, %zu\n", static_cast<double>(now_) / kMs,
@@ -362,7 +388,9 @@ void World::strike(Fault const& fault) {
       kill(at);
       break;
     case Kind::crash_at_step:
-      node.crash = fault;
+    case Kind::cut_at_step:
+      node.crashes.push_back(place);
+      steps_left_[place] = fault.step.count;
       break;
     case Kind::stop:
       if (!node.is_alive || node.is_stopped) break;
@@ -370,7 +398,7 @@ void World::strike(Fault const& fault) {
       push(fault.lasts, Event::Kind::resume, at);
       break;
     case Kind::cut:
-      cuts_.insert({at, fault.other});
+      if (at != fault.other) cuts_.insert({at, fault.other});
       break;
     case Kind::partition: {
       auto const side = random_.word();
@@ -403,7 +431,7 @@ void World::strike(Fault const& fault) {
       collect(at);
       break;
     case Kind::accuse:
-      if (!node.is_alive || node.is_stopped || node.has_ended || node.core->is_learner()) break;
+      if (!node.is_alive || node.is_stopped || node.has_ended || node.core->is_learner() || at == fault.other) break;
       node.core->suspect(nodes_[fault.other].id, "waits in vain", instant());
       collect(at);
       break;
@@ -419,7 +447,7 @@ void World::heal() {
   loss_ = 0;
   if (plan_.heals) cuts_.clear();
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
-    nodes_[i].crash.reset();
+    nodes_[i].crashes.clear();
     if (nodes_[i].is_stopped) push(0, Event::Kind::resume, i);
   }
 }
@@ -443,10 +471,8 @@ bool World::perform(std::size_t at, action::Any& any) {
                      if (std::find(known.begin(), known.end(), propose->value) == known.end())
                        known.push_back(propose->value);
                    }
-                   if (node.crash && send.message.index() == node.crash->message_kind && node.crash->count-- == 1) {
-                     kill(at);
-                     return;
-                   }
+                   if (node.is_mute) return;
+                   if (step(at, false, send.message.index())) return kill(at);
                    if (auto const to = find(send.to)) post(at, *to, std::move(send.message));
                  },
                  [&](action::SetTimer const& timer) {
@@ -474,7 +500,7 @@ bool World::perform(std::size_t at, action::Any& any) {
                    kill(at);
                  },
                  [&](action::RequestFence const& fence) {
-                   if (plan_.is_supervised) arbiter_.request(fence.request);
+                   if (plan_.is_supervised && !node.is_mute) arbiter_.request(fence.request);
                  },
                  [&](action::Trace const& trace) {
                    if (trace.event == "resolved") ++counts_.resolved;
@@ -491,161 +517,6 @@ bool World::perform(std::size_t at, action::Any& any) {
                  [&](auto const&) {}},
       any);
   return node.is_alive && violation_.empty();
-}
-
-// --- judgement ---------------------------------------------------------------------------------------------------
-
-void World::violate(std::string const& what) {
-  if (violation_.empty()) violation_ = what + " at " + std::to_string(now_ / kMs) + " ms";
-}
-
-bool World::is_live_quorum(protocol::Electorate const& electorate, MemberSet const& live) const {
-  MemberSet answering;
-  for (auto const member : electorate.members)
-    if (live.contains(member)) answering.insert(member);
-  return protocol::is_quorum(electorate, answering, certified_);
-}
-
-void World::begin_judgement() {
-  judged_from_ = now_;
-  std::vector<std::size_t> alive;
-  std::uint64_t newest = 0;
-  for (std::size_t i = 0; i < nodes_.size(); ++i) {
-    auto const& node = nodes_[i];
-    if (!node.is_alive || node.has_ended || node.core->is_learner()) continue;
-    if (node.core->failure() || node.is_leaving) continue;
-    alive.push_back(i);
-    newest = std::max(newest, number(node.core->view().id));
-  }
-  goal_view_ = newest;
-  for (auto const& [round, truth] : committed_) goal_[round.stream] = round.number + kRoundsToShow;
-  for (std::size_t i = 0; i < plan_.streams; ++i) {
-    auto& goal = goal_[nodes_[0].streams[i].open().stream];
-    goal = std::max(goal, kRoundsToShow);
-  }
-  if (alive.empty()) {
-    judgement_ = Judgement::open;
-    return;
-  }
-  auto const& value = installed_.at(newest);
-  // A newcomer that the newest view names votes as soon as it hears of it.
-  for (std::size_t i = 0; i < nodes_.size(); ++i)
-    if (nodes_[i].is_alive && !nodes_[i].has_ended && nodes_[i].core->is_learner() && value.names(nodes_[i].id))
-      alive.push_back(i);
-  MemberSet all;
-  for (auto const i : alive) all.insert(nodes_[i].id);
-  // The largest sets that are fully connected.
-  std::vector<MemberSet> cliques;
-  if (cuts_.empty()) {
-    cliques.push_back(all);
-  } else {
-    for (std::uint64_t choice = 1; choice < std::uint64_t{1} << alive.size(); ++choice) {
-      MemberSet clique;
-      bool is_connected = true;
-      for (std::size_t a = 0; a < alive.size() && is_connected; ++a) {
-        if ((choice >> a & 1U) == 0) continue;
-        clique.insert(nodes_[alive[a]].id);
-        for (std::size_t b = 0; b < alive.size() && is_connected; ++b)
-          if (a != b && (choice >> b & 1U) != 0) is_connected = !is_cut(alive[a], alive[b]);
-      }
-      if (is_connected) cliques.push_back(std::move(clique));
-    }
-  }
-  auto const decides = [&](protocol::Value const& of) {
-    return [&, electorate = protocol::electorate_of(of)](MemberSet const& live) {
-      return is_live_quorum(electorate, live);
-    };
-  };
-  bool const has_quorum = std::any_of(cliques.begin(), cliques.end(), decides(value));
-  bool is_certain = has_quorum;
-  // What was proposed may be decided, or decided already by one that is gone.
-  for (auto const& next : proposed_[newest + 1])
-    is_certain = is_certain && std::any_of(cliques.begin(), cliques.end(), [&](MemberSet const& live) {
-                   return decides(value)(live) && decides(next)(live);
-                 });
-  // One that is leaving still votes.
-  bool const is_somebody_leaving =
-      std::any_of(nodes_.begin(), nodes_.end(), [](Node const& node) { return node.is_alive && node.is_leaving; });
-  if (is_certain)
-    judgement_ = Judgement::must_go_on;
-  else if (is_somebody_leaving)
-    judgement_ = Judgement::open;
-  else
-    judgement_ = has_quorum || !proposed_[newest + 1].empty() || !plan_.heals ? Judgement::open : Judgement::must_park;
-}
-
-bool World::has_gone_on() const {
-  std::uint64_t newest = 0;
-  for (auto const& node : nodes_)
-    if (node.is_alive && !node.core->is_learner() && !node.core->failure())
-      newest = std::max(newest, number(node.core->view().id));
-  auto const found = installed_.find(newest);
-  if (found == installed_.end()) return false;
-  for (auto const& seat : found->second.seats) {
-    auto const at = find(seat.member.id);
-    auto const& node = nodes_[*at];
-    if (!node.is_alive || node.is_leaving || number(node.core->view().id) != newest) return false;
-    for (auto const& stream : node.streams)
-      if (stream.committed() < goal_.at(stream.open().stream)) return false;
-  }
-  if (!plan_.heals) return true;
-  // After healing nobody is left over: a member, or gone.
-  for (auto const& node : nodes_)
-    if (node.is_alive && !node.has_ended && !node.core->failure() && !node.is_leaving && !found->second.names(node.id))
-      return false;
-  return true;
-}
-
-void World::judge() {
-  auto const waited = now_ - judged_from_;
-  for (auto const& node : nodes_)
-    if (node.is_alive && !node.is_stopped && !node.has_ended && (!node.timer || *node.timer > now_ + 200 * kMs))
-      return violate("G2: member " + std::to_string(number(node.id)) + " waits for nothing");
-  switch (judgement_) {
-    case Judgement::none:
-      break;
-    case Judgement::must_go_on:
-      if (has_gone_on()) {
-        ++counts_.judged_live;
-        is_done_ = true;
-      } else if (waited > kHorizon) {
-        violate("LIVENESS: no commit by a live connected quorum\n" + describe());
-      }
-      break;
-    case Judgement::must_park: {
-      bool is_parked = true;
-      for (auto const& node : nodes_)
-        if (node.is_alive && !node.has_ended && !node.core->is_learner() && !node.core->failure() && !node.is_leaving)
-          is_parked = is_parked && node.core->is_parked();
-      if (is_parked) {
-        ++counts_.judged_parked;
-        is_done_ = true;
-      } else if (waited > kParkHorizon) {
-        violate("G2: no quorum, and not parked\n" + describe());
-      }
-      break;
-    }
-    case Judgement::open:
-      is_done_ = waited > kOpenHorizon;
-      break;
-  }
-}
-
-std::string World::describe() const {
-  std::string text;
-  for (auto const& node : nodes_) {
-    text += "  member " + std::to_string(number(node.id)) + (node.is_alive ? "" : " dead") +
-            (node.has_ended ? " ended" : "") + (node.is_leaving ? " leaving" : "") +
-            (node.core->is_learner() ? " learner" : "") + " view " + std::to_string(number(node.core->view().id)) +
-            (node.core->is_frozen() ? " frozen" : "") + (node.core->is_parked() ? " parked" : "") +
-            (node.core->failure() ? " failed" : "") + " of";
-    for (auto const& member : node.core->view().members) text += " " + std::to_string(number(member.id));
-    text += " rounds";
-    for (auto const& stream : node.streams) text += " " + std::to_string(stream.committed());
-    text += "\n";
-  }
-  for (auto const& [from, to] : cuts_) text += "  cut " + std::to_string(from) + ">" + std::to_string(to) + "\n";
-  return text;
 }
 
 }  // namespace holdfast::sim

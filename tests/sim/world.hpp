@@ -7,6 +7,7 @@
 #include <optional>
 #include <queue>
 #include <set>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -24,7 +25,9 @@ namespace holdfast::sim {
 /// What happened in a schedule, so that a run can show that everything was exercised.
 struct Counts {
   std::uint64_t view_changes = 0;
-  std::uint64_t resolved = 0;  ///< rounds committed by the resolution of open rounds
+  std::uint64_t certified_views = 0;  ///< under the certified rule
+  std::uint64_t tie_broken = 0;       ///< half of the votes stayed, the tie breaker's among them
+  std::uint64_t resolved = 0;         ///< rounds committed by the resolution of open rounds
   std::uint64_t redone = 0;
   std::uint64_t handed_over = 0;
   std::uint64_t parks = 0;
@@ -33,11 +36,18 @@ struct Counts {
   std::uint64_t evictions = 0;
   std::uint64_t leaves = 0;
   std::uint64_t fences = 0;
+  std::uint64_t crashes_at_steps = 0;
   std::uint64_t commits = 0;
   std::uint64_t exchanges = 0;
   std::uint64_t judged_live = 0;    ///< schedules in which a live connected quorum had to commit again, and did
   std::uint64_t judged_parked = 0;  ///< schedules without a quorum, in which everybody had to park, and did
   Counts& operator+=(Counts const& other);
+
+  struct Named {
+    char const* name;
+    std::uint64_t Counts::*count;
+  };
+  [[nodiscard]] static std::span<Named const> all();
 };
 
 /// Some members, the network between them, the supervisor, and virtual time.
@@ -49,6 +59,8 @@ class World {
   /// @return what was violated; empty if nothing was
   std::string run();
   [[nodiscard]] Counts const& counts() const { return counts_; }
+  /// How many steps before its turn a plan's only crash_at_step fault was left.
+  [[nodiscard]] std::uint64_t steps_left() const { return steps_left_.begin()->second; }
 
  private:
   struct Node {
@@ -68,8 +80,9 @@ class World {
     std::vector<std::pair<MemberId, Frame>> early;  ///< of the next view
     std::map<StreamId, std::vector<MemberId>> serves;
     bool has_exchange = false;
-    std::uint64_t work = 0;  ///< number of the view's work: what was begun before is void
-    std::optional<Fault> crash;
+    std::uint64_t work = 0;            ///< number of the view's work: what was begun before is void
+    std::vector<std::size_t> crashes;  ///< places in the plan of faults at a step that may strike
+    bool is_mute = false;              ///< is about to crash: nothing leaves any more
     Time left_at = 0;
   };
   struct Letter {
@@ -119,9 +132,12 @@ class World {
   void collect(std::size_t node);
   bool perform(std::size_t node, protocol::action::Any& action);
   void kill(std::size_t node);
+  /// Counts a step.
+  /// @return whether the member crashes at it
+  bool step(std::size_t node, bool is_receive, std::size_t kind);
   void certify(MemberId member);
   [[nodiscard]] std::optional<std::size_t> find(MemberId id) const;
-  void strike(Fault const& fault);
+  void strike(std::size_t fault);
   void heal();
 
   // Data plane.
@@ -168,6 +184,7 @@ class World {
   std::map<RoundId, Truth> committed_;
   std::map<RoundId, Digest> states_;
   std::map<std::pair<StreamId, std::uint64_t>, std::vector<std::vector<std::byte>>> exchanges_;
+  std::map<std::size_t, std::uint64_t> steps_left_;
   std::string violation_;
   Counts counts_;
 

@@ -163,6 +163,14 @@ void World::on_install(std::size_t at, action::InstallView const& install) {
   if (!is_first && !(known->second == install.value)) return violate("G3: " + who + ": two views with one number");
   if (is_first) {
     ++counts_.view_changes;
+    if (install.value.quorum == protocol::QuorumRule::certified) ++counts_.certified_views;
+    if (auto const before = installed_.find(view - 1); before != installed_.end()) {
+      auto const& seats = before->second.seats;
+      auto const stayers = static_cast<std::size_t>(std::count_if(
+          seats.begin(), seats.end(), [&](auto const& seat) { return install.value.names(seat.member.id); }));
+      auto const tie_breaker = before->second.tie_breaker;
+      if (2 * stayers == seats.size() && tie_breaker && install.value.names(*tie_breaker)) ++counts_.tie_broken;
+    }
     for (auto const& verdict : install.value.verdicts) {
       auto const next = committed_.find({verdict.stream, verdict.committed + 1});
       if (next != committed_.end() && next->second.view < view)
