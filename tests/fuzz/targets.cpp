@@ -7,7 +7,6 @@
 #include <iostream>
 #include <string_view>
 #include <utility>
-#include <variant>
 
 #include <net/security/handshake.hpp>
 #include <net/wire.hpp>
@@ -15,6 +14,7 @@
 #include <holdfast/runtime/error.hpp>
 
 #include "../collectives/fabrics/tcp/hostile_peer.hpp"
+#include "../runtime/net/sample_messages.hpp"
 #include "fabrics/tcp/frame.hpp"
 #include "fabrics/tcp/shaper.hpp"
 
@@ -53,12 +53,9 @@ void read_messages(Input input) {
   }
 }
 
-template <std::size_t... Index>
-void add_messages(std::vector<Target>& targets, std::index_sequence<Index...>) {
-  (targets.push_back({"message_" + std::to_string(Index),
-                      {net::encode(protocol::Message(std::in_place_index<Index>))},
-                      read_messages}),
-   ...);
+void add_messages(std::vector<Target>& targets) {
+  for (auto const& message : net::testing_messages::one_of_each())
+    targets.push_back({"message_" + std::to_string(message.index()), {net::encode(message)}, read_messages});
 }
 
 // --- records and lists of texts ----------------------------------------------------------------------------------
@@ -190,7 +187,7 @@ void read_emulated_link(Input input) {
 std::vector<Target> const& targets() {
   static std::vector<Target> const all = [] {
     std::vector<Target> made;
-    add_messages(made, std::make_index_sequence<std::variant_size_v<protocol::Message>>());
+    add_messages(made);
     Config config;
     auto record = net::encode(net::describe_self(config, 1, 3));
     made.push_back({"record", {bytes_of(record)}, read_record});

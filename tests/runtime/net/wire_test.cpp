@@ -1,12 +1,17 @@
 #include <random>
+#include <utility>
+#include <variant>
 
 #include <gtest/gtest.h>
 #include <net/wire.hpp>
+
+#include "sample_messages.hpp"
 
 namespace holdfast::net {
 namespace {
 
 using namespace protocol;
+using namespace testing_messages;
 
 std::span<std::byte const> body(Bytes const& frame) {
   return std::span(frame).subspan(kHeaderBytes);
@@ -19,21 +24,6 @@ Type round_trip(Type const& message) {
   return std::get<Type>(*decoded);
 }
 
-std::vector<Message> one_of_each() {
-  Failure failure;
-  failure.code = Errc::member_lost;
-  failure.failed_members = {MemberId{3}, MemberId{4}};
-  failure.detail = "gone";
-  return {Hello{1, "job", 0xFFFF'FFFF'FFFF'FFFF, 2, 1},
-          Welcome{},
-          Refused{"no"},
-          Heartbeat{{Activity::in_round, {StreamId{5}, 6}, std::chrono::milliseconds(7)}},
-          Ready{ViewId{1}, {StreamId{2}, 3}, {4, 5}},
-          Contribution{ViewId{1}, "key", 2, {std::byte{1}, std::byte{2}}},
-          ViewFailed{failure},
-          Leave{{{ViewId{1}, {StreamId{2}, 3}, {4, 5}}}}};
-}
-
 TEST(Wire, brings_back_every_message) {
   EXPECT_EQ(round_trip(Hello{1, "job", 77, 2, 1}).token, 77U);
   EXPECT_EQ(round_trip(Refused{"reason"}).reason, "reason");
@@ -44,11 +34,69 @@ TEST(Wire, brings_back_every_message) {
   EXPECT_EQ(failed.code, Errc::member_lost);
   EXPECT_EQ(failed.failed_members, (std::vector{MemberId{3}, MemberId{4}}));
   EXPECT_EQ(failed.detail, "gone");
-  for (auto const& message : one_of_each()) {
-    auto const decoded = decode_body(body(encode(message)));
-    ASSERT_TRUE(decoded);
-    EXPECT_EQ(decoded->index(), message.index());
+  auto const all = one_of_each();
+  ASSERT_EQ(all.size(), std::variant_size_v<Message>);
+  for (std::size_t kind = 0; kind < all.size(); ++kind) {
+    ASSERT_EQ(all[kind].index(), kind);
+    auto const decoded = decode_body(body(encode(all[kind])));
+    ASSERT_TRUE(decoded) << kind << ": " << decoded.error().detail;
+    EXPECT_EQ(decoded->index(), kind);
+    EXPECT_EQ(encode(*decoded), encode(all[kind])) << kind;
   }
+}
+
+TEST(Wire, brings_back_what_a_change_of_view_decides) {
+  EXPECT_EQ(round_trip(Decided{value()}).value, value());
+  EXPECT_EQ(round_trip(Prepare{value(), {5, MemberId{1}}}).current, value());
+  EXPECT_EQ(round_trip(Prepare{value(), {5, MemberId{1}}}).ballot, (Ballot{5, MemberId{1}}));
+  EXPECT_EQ(round_trip(Propose{ViewId{7}, {5, MemberId{1}}, value()}).value, value());
+  auto const promised = round_trip(promise());
+  EXPECT_EQ(promised.view, ViewId{7});
+  EXPECT_EQ(promised.ballot, (Ballot{3, MemberId{4}}));
+  EXPECT_EQ(promised.report, promise().report);
+  EXPECT_EQ(promised.accepted_ballot, (Ballot{2, MemberId{1}}));
+  EXPECT_EQ(promised.accepted, value());
+  auto nothing_accepted = promise();
+  nothing_accepted.accepted_ballot = {};
+  nothing_accepted.accepted.reset();
+  EXPECT_FALSE(round_trip(nothing_accepted).accepted);
+  auto const preempted = round_trip(Preempted{ViewId{7}, {3, MemberId{4}}, {5, MemberId{1}}});
+  EXPECT_EQ(preempted.ballot, (Ballot{3, MemberId{4}}));
+  EXPECT_EQ(preempted.promised, (Ballot{5, MemberId{1}}));
+  auto const learner = round_trip(LearnerState{seat(12), {{StreamId{2}, 41, {1, 2}}}});
+  EXPECT_EQ(learner.seat, seat(12));
+  EXPECT_EQ(learner.positions, (std::vector<StreamPosition>{{StreamId{2}, 41, {1, 2}}}));
+  auto const fence = round_trip(FenceRequest{ViewId{8}, {MemberId{1}, MemberId{4}}, MemberId{1}, MemberId{4}});
+  EXPECT_EQ(fence.members, (std::vector{MemberId{1}, MemberId{4}}));
+  EXPECT_EQ(fence.requester, MemberId{1});
+  EXPECT_EQ(fence.suspect, MemberId{4});
+  EXPECT_EQ(round_trip(Certificate{MemberId{4}}).member, MemberId{4});
+}
+
+TEST(Wire, refuses_values_that_cannot_be) {
+  auto const is_refused = [](Value const& wrong) { return !decode_body(body(encode(Message(Decided{wrong})))); };
+  auto empty = value();
+  empty.seats.clear();
+  empty.verdicts.clear();
+  EXPECT_TRUE(is_refused(empty)) << "a view without members";
+  auto unordered = value();
+  std::swap(unordered.seats[0], unordered.seats[1]);
+  EXPECT_TRUE(is_refused(unordered));
+  auto twice = value();
+  twice.seats[1] = twice.seats[0];
+  EXPECT_TRUE(is_refused(twice));
+  auto beyond = value();
+  beyond.highest_named = MemberId{8};
+  EXPECT_TRUE(is_refused(beyond)) << "a member beyond the highest that was named";
+  auto stranger = value();
+  stranger.verdicts[1].holders = {MemberId{2}};
+  EXPECT_TRUE(is_refused(stranger)) << "a holder that is no member";
+  auto streams = value();
+  streams.verdicts[1].stream = streams.verdicts[0].stream;
+  EXPECT_TRUE(is_refused(streams));
+  auto ahead = promise();
+  ahead.report[0].held = ahead.report[0].committed + 2;
+  EXPECT_FALSE(decode_body(body(encode(Message(ahead))))) << "two rounds held";
 }
 
 TEST(Wire, refuses_every_truncation) {
