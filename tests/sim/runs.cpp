@@ -78,6 +78,7 @@ Outcome run(Range range, Choose const& choose, unsigned threads, std::uint64_t s
       if (++total.failed <= kMostShown)
         std::printf("VIOLATION in schedule %llu: %s\n  again: %s\n", static_cast<unsigned long long>(number),
                     violation.c_str(), schedule.again.c_str());
+      std::fflush(stdout);
       if (total.failed >= stop_after) next = end;
     }
     std::lock_guard const lock(mutex);

@@ -79,6 +79,12 @@ void World::begin_judgement() {
       if (is_connected) cliques.push_back(std::move(clique));
     }
   }
+  // Links that stay cut may leave those who have the newest view unable to tell the others of it.
+  std::erase_if(cliques, [&](MemberSet const& clique) {
+    return std::none_of(alive.begin(), alive.end(), [&](std::size_t i) {
+      return clique.contains(nodes_[i].id) && number(nodes_[i].core->view().id) == newest;
+    });
+  });
   auto const decides = [&](protocol::Value const& of) {
     return [&, electorate = protocol::electorate_of(of)](MemberSet const& live) {
       return is_live_quorum(electorate, live);

@@ -184,6 +184,8 @@ void World::on_install(std::size_t at, action::InstallView const& install) {
   }
   node.is_frozen = false;
   ++node.work;
+  // The next view may be decided already: a data plane sends and holds in the newest one only.
+  bool const is_newest = install.view.id == node.core->view().id;
   for (std::size_t i = 0; i < node.streams.size(); ++i) {
     auto& stream = node.streams[i];
     auto const id = stream.open().stream;
@@ -199,7 +201,7 @@ void World::on_install(std::size_t at, action::InstallView const& install) {
     if (held || stream.is_computed()) ++counts_.redone;
     stream.drop();
     stream.begin_view(install.view.id, install.value.members(), node.id);
-    if (node.is_leaving) continue;
+    if (node.is_leaving || !is_newest) continue;
     auto const round = stream.open();
     bool const is_holder = std::find(verdict.holders.begin(), verdict.holders.end(), node.id) != verdict.holders.end();
     if (is_holder && !held) return violate("G1: " + who + " is named as holder of what it does not hold");
