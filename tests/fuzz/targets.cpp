@@ -8,6 +8,8 @@
 #include <string_view>
 #include <utility>
 
+#include <checkpoint/manifest.hpp>
+#include <checkpoint/safetensors.hpp>
 #include <net/security/handshake.hpp>
 #include <net/wire.hpp>
 
@@ -171,6 +173,42 @@ void add_frames(std::vector<Target>& targets) {
   }
 }
 
+// --- checkpoints -------------------------------------------------------------------------------------------------
+
+void read_safetensors(Input input) {
+  if (input.size() < checkpoint::kLengthBytes) return;
+  auto const length = checkpoint::decode_length(input.first<checkpoint::kLengthBytes>(), input.size());
+  if (!length) return;
+  auto const behind = input.subspan(checkpoint::kLengthBytes);
+  std::string_view const header(reinterpret_cast<char const*>(behind.data()), static_cast<std::size_t>(*length));
+  auto const tensors = checkpoint::decode_header(header, behind.size() - *length);
+  if (!tensors) return;
+  std::uint64_t position = 0;
+  for (auto const& tensor : *tensors) {
+    require(tensor.begin == position && tensor.end >= tensor.begin, "tensors follow each other");
+    position = tensor.end;
+  }
+  require(position == behind.size() - *length, "and fill the file");
+  auto const again = checkpoint::encode_header(*tensors, {});
+  auto const decoded = checkpoint::decode_header(std::string_view(again).substr(checkpoint::kLengthBytes), position);
+  require(decoded && *decoded == *tensors, "a header that was accepted comes back as it was");
+}
+
+void read_manifest(Input input) {
+  auto const manifest = checkpoint::decode_manifest({reinterpret_cast<char const*>(input.data()), input.size()});
+  if (!manifest) return;
+  for (auto const& file : manifest->files) require(checkpoint::is_file_name(file.name), "no path leads out");
+  auto const again = checkpoint::decode_manifest(checkpoint::encode_manifest(*manifest));
+  require(again && *again == *manifest, "a manifest that was accepted comes back as it was");
+}
+
+Bytes safetensors_seed() {
+  auto bytes = bytes_of(checkpoint::encode_header(
+      checkpoint::place({{"a.weight", {"F32", {2, 3}}}, {"step", {"I64", {}}}}), {{"format", "pt"}}));
+  bytes.resize(bytes.size() + 32);
+  return bytes;
+}
+
 // --- texts -------------------------------------------------------------------------------------------------------
 
 void read_emulated_link(Input input) {
@@ -195,6 +233,9 @@ std::vector<Target> const& targets() {
     made.push_back({"handshake_of_a_caller", {caller_seed()}, shake_hands<net::security::Role::answerer>});
     made.push_back({"handshake_of_an_answerer", {answerer_seed()}, shake_hands<net::security::Role::caller>});
     add_frames(made);
+    made.push_back({"safetensors", {safetensors_seed()}, read_safetensors});
+    CheckpointManifest const manifest{7, ViewId{1}, 2, "0.1.0", {}, {{"a.safetensors", Sharing::own, 1, 40, {1, 2}}}};
+    made.push_back({"manifest", {bytes_of(checkpoint::encode_manifest(manifest))}, read_manifest});
     made.push_back({"emulated_link", {bytes_of("25ms,50mbit")}, read_emulated_link});
     return made;
   }();
