@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Renders each batch template, checks its syntax, and plays the scheduler for the Slurm one: a stand-in mpirun checkpoints
-# on USR1 and ends with 75, upon which the script must put the job back into the queue.
+# on USR2 and ends with 75, upon which the script must put the job back into the queue.
 # Usage: templates_test.sh TEMPLATE_FOLDER
 set -euo pipefail
 templates=$1
@@ -29,7 +29,7 @@ mkdir "$work/bin"
 cat > "$work/bin/mpirun" <<'STAND_IN'
 #!/usr/bin/env bash
 echo "$@" > "$WORK/mpirun-arguments"
-trap 'exit 75' USR1
+trap 'exit 75' USR2
 touch "$WORK/ready"
 while true; do sleep 0.05; done
 STAND_IN
