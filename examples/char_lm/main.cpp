@@ -12,9 +12,11 @@
 #include <holdfast/runtime/config.hpp>
 #include <holdfast/runtime/group.hpp>
 
+#include "../common/checkpoint_flags.hpp"
 #include "../common/flags.hpp"
 #include "../common/guarded.hpp"
 #include "../common/report.hpp"
+#include "../common/saved_state.hpp"
 #include "model.hpp"
 #include "text.hpp"
 
@@ -124,6 +126,7 @@ int train(int argc, char** argv) {
   add("eval-every", "validation loss every so many steps; 0: at the end",
       cxxopts::value<std::uint64_t>()->default_value("0"));
   add("threads", "threads of libtorch per member", cxxopts::value<int>()->default_value("1"));
+  examples::add_checkpoint_flags(options);
   add("json", "end with one JSON object");
   add("help", "show this");
   auto const flags = examples::parse_flags(options, argc, argv);
@@ -177,11 +180,24 @@ int train(int argc, char** argv) {
   examples::Progress progress(rank == 0, steps);
   double validated = 0, exposed_wait_s = 0;
   std::uint64_t outer_bytes = 0;
+
+  std::uint64_t step = 0;
+  holdfast::TrainingState state;
+  // Members that never exchange anything have nothing in common.
+  auto const sharing = sync == Sync::none ? holdfast::Sharing::own : holdfast::Sharing::replicated;
+  state.add_model(model, "", sharing).add_optimizer(adamw, "optimizer", sharing).add_counter("step", step);
+  examples::add_generator(state, "random/batches", random);
+  if (parallel) state.add(*parallel);
+  auto const checkpoint = examples::checkpoint_flags(flags);
+  if (diloco && !checkpoint.folder.empty())
+    throw holdfast::Error(holdfast::Errc::bad_argument, "--checkpoint works with --sync data_parallel and none");
+  examples::Checkpoints checkpoints(group, state, checkpoint);
   auto const gives_up = [&](holdfast::Failure const& failure) {
     progress.finish();
     std::cerr << "char_lm: rank " << rank << ": " << failure.message() << std::endl;
-    return failure.exit_code();
+    return checkpoints.give_up(failure);
   };
+  if (auto const resumed = checkpoints.resume(); !resumed) return gives_up(resumed.error());
   auto const count = [&](holdfast::DiLoCoStep const& happened) {
     for (auto const& applied : happened.applied) {
       outer_bytes += applied.sent_bytes;
@@ -193,7 +209,7 @@ int train(int argc, char** argv) {
     auto const outer = diloco->outer_parameters();
     return validation_loss(model, text);
   };
-  for (std::uint64_t step = 0; step < steps; ++step) {
+  while (step < steps) {
     std::vector<torch::Tensor> windows;
     for (std::int64_t i = 0; i < all_sequences / world_size; ++i)
       windows.push_back(text.train.narrow(0, starts(random), kContext + 1));
@@ -214,10 +230,16 @@ int train(int argc, char** argv) {
       if (!happened) return gives_up(happened.error());
       count(*happened);
     }
-    if (rank == 0 && eval_every > 0 && (step + 1) % eval_every == 0) validated = validate();
-    progress.update(step + 1, "loss " + examples::json_number(loss.item<double>()) +
-                                  (validated > 0 ? "  validation " + examples::json_number(validated) : ""));
+    ++step;
+    if (rank == 0 && eval_every > 0 && step % eval_every == 0) validated = validate();
+    progress.update(step, "loss " + examples::json_number(loss.item<double>()) +
+                              (validated > 0 ? "  validation " + examples::json_number(validated) : ""));
+    auto const must_end = checkpoints.step(step);
+    if (!must_end) return gives_up(must_end.error());
+    if (*must_end) return progress.finish(), holdfast::kRequeueExitCode;
   }
+  if (checkpoint.every > 0)
+    if (auto const saved = checkpoints.save(step); !saved) return gives_up(saved.error());
   if (diloco) {
     auto const happened = diloco->drain();
     if (!happened) return gives_up(happened.error());

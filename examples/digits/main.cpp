@@ -11,10 +11,12 @@
 #include <holdfast/runtime/group.hpp>
 
 #include "../common/adversary.hpp"
+#include "../common/checkpoint_flags.hpp"
 #include "../common/flags.hpp"
 #include "../common/guarded.hpp"
 #include "../common/images.hpp"
 #include "../common/report.hpp"
+#include "../common/saved_state.hpp"
 #include "../common/split.hpp"
 #include "model.hpp"
 #include "scheme.hpp"
@@ -26,6 +28,7 @@ struct Flags {
   SchemeOptions scheme;
   int threads;
   examples::AttackFlags attack;
+  examples::CheckpointFlags checkpoint;
   std::uint64_t steps, seed, eval_every;
   std::int64_t batch;
   double dp_delta;
@@ -73,6 +76,7 @@ std::optional<Flags> flags_of(int argc, char** argv) {
   add("eval-every", "test accuracy every so many steps; 0: at the end",
       cxxopts::value<std::uint64_t>()->default_value("0"));
   add("threads", "threads of libtorch per member", cxxopts::value<int>()->default_value("1"));
+  examples::add_checkpoint_flags(options);
   add("json", "end with one JSON object");
   add("help", "show this");
   auto const given = examples::parse_flags(options, argc, argv);
@@ -89,7 +93,7 @@ std::optional<Flags> flags_of(int argc, char** argv) {
   scheme.variance_correction = given.count("variance-correction") > 0;
   scheme.clip = given["dp-clip"].as<double>(), scheme.noise = given["dp-noise"].as<double>();
   flags.dp_delta = given["dp-delta"].as<double>();
-  flags.attack.attack = text("attack");
+  flags.attack.attack = text("attack"), flags.checkpoint = examples::checkpoint_flags(given);
   if (given.count("attackers")) flags.attack.attackers = given["attackers"].as<std::vector<int>>();
   flags.steps = given["steps"].as<std::uint64_t>(), flags.seed = given["seed"].as<std::uint64_t>();
   flags.eval_every = given["eval-every"].as<std::uint64_t>();
@@ -176,7 +180,21 @@ int train(int argc, char** argv) {
   examples::Progress progress(rank == 0, flags.steps);
   std::uint64_t steps = 0, skipped = 0;
   double tested = 0;
-  for (; steps < flags.steps; ++steps) {
+
+  holdfast::TrainingState state;
+  scheme->register_state(state);
+  state.add_counter("step", steps);
+  examples::add_generator(state, "random/batches", random);
+  examples::Checkpoints checkpoints(group, state, flags.checkpoint);
+  auto const gives_up = [&](holdfast::Failure const& failure) {
+    progress.finish();
+    std::cerr << "digits: rank " << rank << ": " << failure.message() << std::endl;
+    return checkpoints.give_up(failure);
+  };
+  if (auto const resumed = checkpoints.resume(); !resumed) return gives_up(resumed.error());
+  if (is_private && steps > 0) accountant.add_steps(options.noise, sampling_rate, steps);
+
+  while (steps < flags.steps) {
     std::vector<std::int64_t> drawn;
     if (is_private) {
       // Each row by a coin of its own: that is what the accountant counts.
@@ -206,16 +224,21 @@ int train(int argc, char** argv) {
       if (skipped++ == 0 && rank == 0) std::cerr << "digits: step skipped: " << step.error().message() << std::endl;
       if (!is_finite(model)) break;
     } else {
-      progress.finish();
-      std::cerr << "digits: rank " << rank << ": " << step.error().message() << std::endl;
-      return step.error().exit_code();
+      return gives_up(step.error());
     }
-    bool const tests = rank == 0 && flags.eval_every > 0 && (steps + 1) % flags.eval_every == 0;
+    ++steps;
+    bool const tests = rank == 0 && flags.eval_every > 0 && steps % flags.eval_every == 0;
     if (tests) tested = accuracy(model, images);
-    progress.update(steps + 1, "loss " + examples::json_number(seen) +
-                                   (tested > 0 ? "  test " + examples::json_number(tested) + " %" : ""));
+    progress.update(steps, "loss " + examples::json_number(seen) +
+                               (tested > 0 ? "  test " + examples::json_number(tested) + " %" : ""));
+    if (!scheme->members_are_equal()) continue;
+    auto const must_end = checkpoints.step(steps);
+    if (!must_end) return gives_up(must_end.error());
+    if (*must_end) return progress.finish(), holdfast::kRequeueExitCode;
   }
   progress.finish();
+  if (flags.checkpoint.every > 0 && scheme->members_are_equal())
+    if (auto const saved = checkpoints.save(steps); !saved) return gives_up(saved.error());
   double const seconds = progress.seconds();
   if (rank == 0) {
     double const result = accuracy(model, images);
@@ -236,7 +259,8 @@ int train(int argc, char** argv) {
                 << "], \"split\": " << json_string(flags.split) << ", \"model\": " << json_string(flags.model)
                 << ", \"scheme\": " << json_string(options.name)
                 << ", \"epsilon\": " << (is_private ? json_number(accountant.epsilon(flags.dp_delta)) : "null")
-                << ", \"seed\": " << flags.seed << "}" << std::endl;
+                << ", \"state_hash\": " << json_string(examples::state_hash(*model)) << ", \"seed\": " << flags.seed
+                << "}" << std::endl;
     else
       std::cout << "test accuracy " << json_number(result) << " % after " << steps << " steps in "
                 << json_number(seconds) << " s, " << tally.sent_bytes()

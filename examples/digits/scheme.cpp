@@ -71,6 +71,7 @@ class DataParallelScheme final : public Scheme {
                       .scope(options.scope)
                       .worker_momentum(options.momentum)
                       .on_contribution(options.on_contribution)),
+        model_(model),
         sgd_(model->parameters(), options.learning_rate) {
     if (options.clip > 0) private_.emplace(model, options);
   }
@@ -83,9 +84,13 @@ class DataParallelScheme final : public Scheme {
     }
     return as_step(parallel_.step(sgd_));
   }
+  void register_state(holdfast::TrainingState& state) override {
+    state.add_model(model_).add_optimizer(sgd_).add(parallel_);
+  }
 
  private:
   holdfast::DataParallel parallel_;
+  torch::nn::Sequential model_;
   torch::optim::SGD sgd_;
   std::optional<PrivateGradients> private_;
 };
@@ -107,6 +112,9 @@ class MonnaScheme final : public Scheme {
     model_->zero_grad();
     loss({}).backward();
     return as_step(monna_.step());
+  }
+  void register_state(holdfast::TrainingState& state) override {
+    state.add_model(model_, "", holdfast::Sharing::own).add(monna_).add_counter("rate_step", steps_);
   }
 
  private:
@@ -133,6 +141,10 @@ class FedVoteScheme final : public Scheme {
     if (++steps_ % local_steps_ != 0) return std::optional<Reduction>();
     return as_step(vote_.vote());
   }
+  void register_state(holdfast::TrainingState& state) override {
+    state.add_model(model_).add(vote_).add_counter("local_step", steps_);
+  }
+  [[nodiscard]] bool members_are_equal() const override { return steps_ % local_steps_ == 0; }
 
  private:
   torch::nn::Sequential model_;
@@ -144,7 +156,8 @@ class FedVoteScheme final : public Scheme {
 class SpsaScheme final : public Scheme {
  public:
   SpsaScheme(holdfast::Communicator& communicator, torch::nn::Sequential const& model, SchemeOptions const& options)
-      : spsa_(communicator, model,
+      : model_(model),
+        spsa_(communicator, model,
               holdfast::SpsaOptions()
                   .learning_rate(options.learning_rate)
                   .samples(4)
@@ -154,6 +167,7 @@ class SpsaScheme final : public Scheme {
   Step step(Loss const& loss, std::int64_t /*batch*/) override {
     return as_step(spsa_.step([&] { return loss({}).item<double>(); }));
   }
+  void register_state(holdfast::TrainingState& state) override { state.add_model(model_).add(spsa_); }
 
  private:
   static std::function<double(double)> on_slope(SchemeOptions const& options) {
@@ -164,6 +178,7 @@ class SpsaScheme final : public Scheme {
       return static_cast<double>(row[0]);
     };
   }
+  torch::nn::Sequential model_;
   holdfast::Spsa spsa_;
 };
 
@@ -186,6 +201,10 @@ class LocalSgdScheme final : public Scheme {
     auto const deadline = holdfast::Deadline::after(communicator_.group().config().op_timeout);
     return as_step(holdfast::average_parameters(communicator_, model_, deadline, average_));
   }
+  void register_state(holdfast::TrainingState& state) override {
+    state.add_model(model_).add_optimizer(sgd_, "optimizer", holdfast::Sharing::own).add_counter("local_step", steps_);
+  }
+  [[nodiscard]] bool members_are_equal() const override { return steps_ % local_steps_ == 0; }
 
  private:
   holdfast::Communicator& communicator_;

@@ -10,6 +10,7 @@
 #include <torch/nn/modules/container/sequential.h>
 
 #include <holdfast/collectives/communicator.hpp>
+#include <holdfast/optim/training_state.hpp>
 #include <holdfast/runtime/outcome.hpp>
 
 /// How members learn from each other, by name: the flag --scheme.
@@ -37,6 +38,11 @@ class Scheme {
   virtual ~Scheme() = default;
   /// One training step. @return what the round says of itself, nothing for a step that exchanged nothing
   virtual holdfast::Outcome<std::optional<holdfast::Reduction>> step(Loss const& loss, std::int64_t batch) = 0;
+
+  /// Everything but the step and the batches.
+  virtual void register_state(holdfast::TrainingState& state) = 0;
+  /// Whether what members share is the same everywhere now: where they learn by themselves, only after an exchange.
+  [[nodiscard]] virtual bool members_are_equal() const { return true; }
 };
 
 /// @throws holdfast::Error bad_argument naming the schemes
