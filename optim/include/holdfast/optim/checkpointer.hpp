@@ -83,7 +83,7 @@ class Checkpointer {
   ///
   /// With another number of members too: replicated state goes to all, own state to the ranks that had one. What ranks
   /// that are no more had of their own (momentum, residuals) is lost, as when they die; ranks that are new start with
-  /// none, as joiners do.
+  /// none, as joiners do. One that joins a running group does not call this: it gets its state from the others.
   /// @return its step, or nothing when there is no checkpoint; corrupt_message when all are damaged; mismatch naming
   /// the part that another model or other
   ///         options made; diverged when members loaded different states
