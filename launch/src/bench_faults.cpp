@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <random>
 #include <string>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include <cxxopts.hpp>
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,6 +24,7 @@
 #include "bench_plan.hpp"
 #include "fault_board.hpp"
 #include "local_ranks.hpp"
+#include "mpi_launch.hpp"
 #include "usage.hpp"
 
 namespace holdfast::launch {
@@ -35,7 +38,7 @@ Lets members exchange in a loop, strikes one of them at a random instant, and ta
 survivor's first committed round of the view without it. Each try is a job of its own.
 Members run with on_loss = shrink and a heartbeat timeout of 500 ms.
 
-      --fabric F           shm, tcp or mpi; default shm
+      --fabric F           shm, tcp or mpi (by mpirun, with the flags that keep survivors alive); default shm
       --ranks N            members; default 4 (also -n)
       --bytes B            of one exchange; K, M, G are powers of 1024; default 4M
       --fault NAMES        kill (SIGKILL of a member that is not the coordinator), kill-coordinator, stop (SIGSTOP);
@@ -54,6 +57,7 @@ constexpr std::string_view kFaults[] = {"kill", "kill-coordinator", "stop"};
 constexpr auto kStartLimit = 60s;
 constexpr auto kRecoveryLimit = 20s;
 constexpr auto kEndLimit = 20s;
+constexpr auto kMpirunLimit = 5s;
 constexpr std::uint64_t kRoundsBefore = 20;
 
 struct Options {
@@ -81,20 +85,28 @@ class Job {
         board_file_(folder_.path() / "board"),
         board_(board_file_, true),
         job_(options.ranks) {
-    for (int rank = 0; rank < options.ranks; ++rank) start(rank);
+    if (options.plan.fabric == "mpi") {
+      start_by_mpirun();
+    } else {
+      for (int rank = 0; rank < options.ranks; ++rank) start(rank);
+    }
   }
   Job(Job const&) = delete;
   Job& operator=(Job const&) = delete;
   ~Job() {
-    for (auto const pid : pids_)
-      if (pid > 0) ::kill(pid, SIGKILL);
-    for (auto const pid : pids_)
-      if (pid > 0) ::waitpid(pid, nullptr, 0);
+    // Ranks are mpirun's children; where it does not end them with itself, they are ended here first.
+    if (options_.plan.fabric == "mpi")
+      for (int rank = 0; rank < options_.ranks; ++rank)
+        if (member(rank).ended.load() == 0) strike(rank, SIGKILL);
+    for (auto const pid : pids_) end(pid);
   }
 
   [[nodiscard]] FaultBoard& board() { return *board_; }
   [[nodiscard]] FaultBoard::Member& member(int rank) { return board_->members[static_cast<std::size_t>(rank)]; }
-  void strike(int rank, int signal) { ::kill(pids_[static_cast<std::size_t>(rank)], signal); }
+  void strike(int rank, int signal) {
+    auto const pid = static_cast<pid_t>(member(rank).pid.load());
+    if (pid > 1) ::kill(pid, signal);
+  }
 
   /// Whether `is_so` of each of these members within the limit, and while they live.
   template <typename Condition>
@@ -119,32 +131,70 @@ class Job {
   }
 
  private:
-  void start(int rank) {
+  [[nodiscard]] std::vector<std::string> command(std::string const& seat) const {
     std::error_code error;
     auto const self = std::filesystem::read_symlink("/proc/self/exe", error).string();
-    auto const plan =
-        job_.plan(rank,
-                  {self, "bench-fault-member", board_file_.string(), std::to_string(rank), options_.plan.fabric,
-                   std::to_string(options_.plan.bytes)},
-                  {{"HOLDFAST_ON_LOSS", "shrink"},
-                   {"HOLDFAST_HEARTBEAT_TIMEOUT_MS", "500"},
-                   {"HOLDFAST_QUORUM", options_.quorum},
-                   {"HOLDFAST_LOG_LEVEL",
-                    std::getenv("HOLDFAST_LOG_LEVEL") != nullptr ? std::getenv("HOLDFAST_LOG_LEVEL") : "off"},
-                   {"OMP_NUM_THREADS", "1"}});
+    return {self, "bench-fault-member", board_file_.string(),
+            seat, options_.plan.fabric, std::to_string(options_.plan.bytes)};
+  }
+  [[nodiscard]] std::map<std::string, std::string> settings() const {
+    char const* const log_level = std::getenv("HOLDFAST_LOG_LEVEL");
+    return {{"HOLDFAST_ON_LOSS", "shrink"},
+            {"HOLDFAST_HEARTBEAT_TIMEOUT_MS", "500"},
+            {"HOLDFAST_QUORUM", options_.quorum},
+            {"HOLDFAST_LOG_LEVEL", log_level != nullptr ? log_level : "off"},
+            {"OMP_NUM_THREADS", "1"}};
+  }
+
+  void start(int rank) {
+    auto const plan = job_.plan(rank, command(std::to_string(rank)), settings());
+    launch(plan.command, plan.environment, false);
+  }
+
+  void start_by_mpirun() {
+    auto const mpirun = find_mpirun();
+    std::vector<std::string> words{mpirun.path};
+    auto const append = [&](std::vector<std::string> const& more) {
+      words.insert(words.end(), more.begin(), more.end());
+    };
+    append(survivor_flags(mpirun));
+    append(placement_flags(mpirun, options_.ranks));
+    // A killed job leaves the segments of the transport behind: here they go with the folder.
+    if (mpirun.major >= 5) append({"--mca", "btl_sm_backing_directory", folder_.path().string()});
+    append({"-n", std::to_string(options_.ranks)});
+    for (auto const& [name, value] : settings()) append({"-x", name});
+    append(command(std::string(kSeatOfMpi)));
+    // mpirun reports the rank that was killed on purpose.
+    launch(words, environment_with(settings(), {"HOLDFAST_RANK", "HOLDFAST_WORLD_SIZE", "HOLDFAST_RENDEZVOUS"}), true);
+  }
+
+  void launch(std::vector<std::string> const& command, std::vector<std::string> const& variables, bool is_mute) {
     std::vector<char*> arguments;
     std::vector<char*> environment;
-    for (auto const& word : plan.command) arguments.push_back(const_cast<char*>(word.c_str()));
-    for (auto const& word : plan.environment) environment.push_back(const_cast<char*>(word.c_str()));
+    for (auto const& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
+    for (auto const& word : variables) environment.push_back(const_cast<char*>(word.c_str()));
     arguments.push_back(nullptr);
     environment.push_back(nullptr);
     auto const pid = ::fork();
     if (pid < 0) throw Error(Errc::environment, "cannot start a process (limit of processes? see `ulimit -u`)");
     if (pid == 0) {
+      if (int const nowhere = is_mute ? ::open("/dev/null", O_WRONLY) : -1; nowhere >= 0) {
+        ::dup2(nowhere, STDOUT_FILENO);
+        ::dup2(nowhere, STDERR_FILENO);
+      }
       ::execve(arguments.front(), arguments.data(), environment.data());
       ::_exit(127);
     }
     pids_.push_back(pid);
+  }
+
+  /// mpirun removes its files if it may end by itself, which it does once its ranks have.
+  void end(pid_t pid) const {
+    auto const until = std::chrono::steady_clock::now() + (options_.plan.fabric == "mpi" ? kMpirunLimit : 0s);
+    while (::waitpid(pid, nullptr, WNOHANG) == 0) {
+      if (std::chrono::steady_clock::now() >= until) ::kill(pid, SIGKILL);
+      std::this_thread::sleep_for(1ms);
+    }
   }
 
   Options const& options_;
@@ -221,7 +271,7 @@ Options parse(int argc, char** argv, bool& helped) {
     if (!given.unmatched().empty())
       throw UsageError("unknown option '" + given.unmatched().front() + "' Valid: " + join(kValid));
     auto const word = [&](char const* option) { return given[option].as<std::string>(); };
-    constexpr std::string_view kFabrics[] = {"shm", "tcp"};
+    constexpr std::string_view kFabrics[] = {"shm", "tcp", "mpi"};
     constexpr std::string_view kQuorums[] = {"majority", "certified"};
     options.plan.fabric = require_one_of("--fabric", word("fabric"), kFabrics);
     options.ranks =

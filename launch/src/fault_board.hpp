@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 namespace holdfast::launch {
 
@@ -30,6 +31,9 @@ struct FaultBoard {
   std::array<Member, kMostMembers> members;
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+
+/// In the place of a member's seat: its rank of mpirun.
+inline constexpr std::string_view kSeatOfMpi = "mpi";
 
 /// What each member is told.
 struct FaultPlan {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -76,7 +77,13 @@ int train(FaultBoard& board, std::size_t seat, FaultPlan const& plan) {
 int fault_member_command(int argc, char** argv) {
   if (argc != 5) throw Error(Errc::bad_argument, "bench-fault-member is started by holdfast bench faults");
   MappedBoard board(argv[1], false);
-  auto const seat = static_cast<std::size_t>(std::stoul(argv[2]));
+  std::string seat_word = argv[2];
+  if (seat_word == kSeatOfMpi) {
+    char const* const rank = std::getenv("OMPI_COMM_WORLD_RANK");
+    if (rank == nullptr) throw Error(Errc::environment, "bench faults --fabric mpi needs the mpirun of Open MPI");
+    seat_word = rank;
+  }
+  auto const seat = static_cast<std::size_t>(std::stoul(seat_word));
   auto& shown = board->members[std::min(seat, FaultBoard::kMostMembers - 1)];
   shown.pid.store(::getpid());
   int reason = static_cast<int>(Errc::environment);
@@ -87,7 +94,8 @@ int fault_member_command(int argc, char** argv) {
     reason = static_cast<int>(error.errc());
   }
   shown.ended.store(1 + reason);
-  return reason == 0 ? 0 : 1;
+  // mpirun would end the whole job of a rank that fails.
+  return reason == 0 || argv[2] == kSeatOfMpi ? 0 : 1;
 }
 
 }  // namespace holdfast::launch
