@@ -124,6 +124,7 @@ std::string Job::start() {
   auto const self = fs::read_symlink("/proc/self/exe").string();
   std::vector<std::string> const common = {
       "HOLDFAST_ON_LOSS=shrink",
+      "HOLDFAST_QUORUM=majority",
       "HOLDFAST_HEARTBEAT_TIMEOUT_MS=500",
       "HOLDFAST_ARENA_BYTES=67108864",
       "HOLDFAST_LOG_LEVEL=info",

@@ -124,6 +124,7 @@ class Growth : public ::testing::TestWithParam<std::string> {};
 TEST_P(Growth, of_a_thousand_views_is_none) {
   MemberJob const job(GetParam(), kMembers,
                       {{"HOLDFAST_ON_LOSS", "shrink"},
+                       {"HOLDFAST_QUORUM", "majority"},
                        {"HOLDFAST_HEARTBEAT_TIMEOUT_MS", "500"},
                        {"HOLDFAST_LOG_LEVEL", "warning"},
                        {"OMP_NUM_THREADS", "1"}},

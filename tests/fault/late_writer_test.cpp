@@ -113,6 +113,7 @@ class LateWriter : public ::testing::TestWithParam<std::string> {};
 TEST_P(LateWriter, that_was_stopped_in_a_copy_and_evicted_spoils_no_byte_of_a_thousand_rounds) {
   MemberJob const job(GetParam(), kMembers,
                       {{"HOLDFAST_ON_LOSS", "shrink"},
+                       {"HOLDFAST_QUORUM", "majority"},
                        {"HOLDFAST_HEARTBEAT_TIMEOUT_MS", "500"},
                        {"HOLDFAST_ARENA_BYTES", "67108864"},
                        {"OMP_NUM_THREADS", "1"}},

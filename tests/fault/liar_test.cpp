@@ -36,6 +36,7 @@ class Liar : public ::testing::TestWithParam<std::string> {
   void run(std::function<void(Communicator&)> const& member) {
     Config config;
     config.on_loss = "shrink";
+    config.quorum = "majority";
     config.op_timeout = 1'000ms;
     config.heartbeat_timeout = 2'000ms;
     config.log_level = "off";
