@@ -431,9 +431,24 @@ bool Engine::advance_round(StreamState& stream, RoundState& round) {
 }
 
 void Engine::accuse(RoundState& round) {
+  auto const now = std::chrono::steady_clock::now();
   for (auto const& agreement : round.agreements)
-    for (auto const& [rank, what] : agreement->take_accusations())
-      group_.suspect(rank, "rank " + std::to_string(rank) + " " + what + ", in " + operation(round));
+    for (auto& accusation : agreement->take_accusations())
+      round.accusations.push_back({now + patience_with(accusation.rank), std::move(accusation)});
+  std::erase_if(round.accusations, [&](auto const& pending) {
+    auto const& [due, accusation] = pending;
+    if (now < due) return false;
+    auto const who = "rank " + std::to_string(accusation.rank);
+    group_.suspect(accusation.rank, who + " " + accusation.what + ", in " + operation(round));
+    return true;
+  });
+}
+
+std::chrono::milliseconds Engine::patience_with(int rank) const {
+  // Of two who do not get on the higher rank leaves, unless more speak against the other: so the lower ranks speak
+  // first.
+  if (connection_->rank < rank) return 0ms;
+  return std::max(500ms, group_.config().op_timeout / 4);
 }
 
 void Engine::watch(RoundState& round, std::int64_t waiting_since) {
@@ -443,16 +458,16 @@ void Engine::watch(RoundState& round, std::int64_t waiting_since) {
   if (std::exchange(round.is_moving, false)) round.moved_at = now;
   Clock::time_point const began{std::chrono::nanoseconds(waiting_since)};
   auto const limit = group_.config().op_timeout;
-  if (now - std::max(began, round.moved_at) < limit) return;
-  round.moved_at = now;  // asked again after as long
+  auto const waited = now - std::max(began, round.moved_at);
+  if (waited < limit) return;
   auto const ranks = missing(round).indices();
-  auto const waited = std::to_string(limit.count()) + " ms";
-  if (ranks.empty() || 2 * static_cast<int>(ranks.size()) >= view().world_size()) {
-    group_.suspect(connection_->rank, operation(round) + " has not moved for " + waited);
-    return;
-  }
+  bool const blames = !ranks.empty() && 2 * static_cast<int>(ranks.size()) < view().world_size();
+  if (blames && waited < limit + patience_with(ranks.front())) return;
+  round.moved_at = now;  // asked again after as long
+  auto const text = std::to_string(limit.count()) + " ms";
+  if (!blames) return group_.suspect(connection_->rank, operation(round) + " has not moved for " + text);
   for (int const rank : ranks)
-    group_.suspect(rank, "rank " + std::to_string(rank) + " has held up " + operation(round) + " for " + waited);
+    group_.suspect(rank, "rank " + std::to_string(rank) + " has held up " + operation(round) + " for " + text);
 }
 
 RowMask Engine::missing(RoundState const& round) const {

@@ -108,6 +108,8 @@ class Engine {
   void finish(StreamState& stream, RoundState& round, Outcome<Reduction> outcome);
   void fail_all(Failure const& failure);
   void accuse(RoundState& round);
+  /// How long this member lets others speak first against that one.
+  [[nodiscard]] std::chrono::milliseconds patience_with(int rank) const;
   /// A caller has waited for so long as an operation may take, and nothing has moved: those who are waited for are
   /// accused, where they are fewer than half; otherwise nobody in particular is to blame.
   void watch(RoundState& round, std::int64_t waiting_since);

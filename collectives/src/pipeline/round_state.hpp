@@ -40,10 +40,16 @@ struct RoundState {
 
   bool is_moving = true;  ///< something happened since moved_at was last set
   std::chrono::steady_clock::time_point moved_at = started;
+  struct PendingAccusation {
+    std::chrono::steady_clock::time_point due;
+    Accusation accusation;
+  };
+  std::vector<PendingAccusation> accusations;
 
   /// Back to the state before its first collective was opened.
   void begin_again() {
     is_moving = true;
+    accusations.clear();
     agreements.clear();
     step_agreement = nullptr;
     first_open = 0;

@@ -139,6 +139,7 @@ TEST_F(LyingMember, that_changes_its_words_later_changes_nothing) {
 TEST_F(LyingMember, whose_inline_message_is_longer_than_its_slot_is_cut) {
   auto const small = fabrics_[kHonest]->open_small({0, 0});
   auto& slot = memory_[kLiar].words().streams[0].small_slots[0];
+  slot.is_inline = 1;
   slot.bytes = ~0U;
   slot.posted.store(1);
   ASSERT_TRUE(small->arrived(kLiar));
