@@ -388,9 +388,10 @@ void Membership::Impl::begin_view(Value&& decided, Instant now) {
   stuck_since.reset();
   announce(now);
   if (is_leaving) broadcast(Leave{{}, view.id});
-  for (auto const& part : gathers.begin_view(electorate.members))
-    broadcast(Contribution{view.id, part.key, part.sequence, part.bytes});
-  for (auto const& part : gathers.incomplete()) hold_exchange(part.key);
+  auto const again = gathers.begin_view(electorate.members);
+  for (auto const& part : again) broadcast(Contribution{view.id, part.key, part.sequence, part.bytes});
+  // With nobody else left no part will arrive and complete them.
+  for (auto const& part : again) hold_exchange(part.key);
   for (auto& [from, message] : std::exchange(early, {})) on_message(from, std::move(message), now);
   must_evaluate = true;
 }

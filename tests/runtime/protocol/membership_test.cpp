@@ -213,5 +213,27 @@ TEST_P(MembershipSchedule, keeps_members_together_and_ends_alike) {
 
 INSTANTIATE_TEST_SUITE_P(Seeds, MembershipSchedule, ::testing::Range(1U, 201U));
 
+TEST(MembershipOfOne, ends_an_exchange_that_was_complete_but_not_committed_when_the_last_other_member_died) {
+  std::vector<Seat> seats(2);
+  seats[1].member.id = MemberId{1};
+  MembershipOptions options;
+  options.heartbeat_period = 50ms;
+  options.heartbeat_timeout = 500ms;
+  options.on_loss = OnLoss::shrink;
+  Membership membership(first_value(seats, QuorumRule::majority, {}, 1), MemberId{0}, options);
+  Instant now{};
+  membership.start(now);
+  std::vector<std::byte> const bytes(3);
+  ASSERT_TRUE(membership.contribute("turn", bytes));
+  membership.on_message(MemberId{1}, Contribution{ViewId{1}, "turn", 1, bytes, false}, now);
+  membership.on_connection_lost(MemberId{1}, Evidence::process_ended, "killed", now);
+  for (int turn = 0; turn < 100; ++turn) membership.on_timer(now += 50ms);
+  ASSERT_EQ(membership.view().world_size(), 1);
+  auto const parts = membership.take_exchange("turn");
+  ASSERT_TRUE(parts);
+  ASSERT_TRUE(*parts) << "nobody is left to complete it";
+  EXPECT_EQ((*parts)->size(), 1U);
+}
+
 }  // namespace
 }  // namespace holdfast::protocol
