@@ -124,7 +124,7 @@ std::string Config::documentation() {
 }
 
 void Config::validate() const {
-  if (rank && world_size && *rank >= *world_size)
+  if (join.empty() && rank && world_size && *rank >= *world_size)
     throw Error(Errc::bad_config, "rank = " + std::to_string(*rank) + " must be below world_size = " +
                                       std::to_string(*world_size) + "; ranks count from 0");
   if (heartbeat_timeout < 4 * heartbeat_period)
@@ -132,6 +132,13 @@ void Config::validate() const {
                 "heartbeat_timeout_ms = " + std::to_string(heartbeat_timeout.count()) +
                     " must be at least 4 x heartbeat_period_ms = " + std::to_string(4 * heartbeat_period.count()) +
                     ", or one late heartbeat ends the job");
+  if (slow_policy == "evict" && on_loss != "shrink")
+    throw Error(Errc::bad_config,
+                "slow_policy = evict needs on_loss = shrink: with on_loss = end a member that is evicted ends the job");
+  if (!join.empty() && on_loss == "end")
+    throw Error(Errc::bad_config, "join = \"" + join +
+                                      "\" needs on_loss = shrink, at the members too: a group that ends "
+                                      "when it loses a member keeps to those it began with");
   if (!job_secret.empty() && !job_secret_file.empty())
     throw Error(Errc::bad_config, "job_secret and job_secret_file are both set; keep one of them");
   if (!job_secret.empty() && job_secret.size() < kLeastSecretBytes)

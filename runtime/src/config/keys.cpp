@@ -117,6 +117,17 @@ std::vector<Key> const& keys() {
       make<&Config::rendezvous>(
           "rendezvous", "text",
           "where members meet: `file:///directory` or `tcp://host:port`; empty: the launcher says"),
+      make<&Config::join>("join", "text",
+                          "this process joins a running job: `tcp://host:port[,…]` of members, or `file:///directory`, "
+                          "the rendezvous of the first ones; rank and world_size then mean nothing"),
+      make<&Config::join_rate>("join_rate", "bytes",
+                               "per second, at which a member sends its state to a newcomer; 0: as fast as it goes", 0,
+                               kTebi),
+      make<&Config::join_buffer_bytes>(
+          "join_buffer_bytes", "bytes",
+          "results of rounds that wait for a newcomer; when they are more, the member that "
+          "sends them holds the group up a little in each round",
+          1LL << 20, kTebi),
       make<&Config::job_id>("job_id", "text", "members of another job are ignored; empty: the launcher's job id"),
       make<&Config::bind_address>(
           "bind_address", "text",
@@ -153,6 +164,12 @@ std::vector<Key> const& keys() {
           "`unix:///socket` of the supervisor, which fences and certifies; set by `holdfast run`"),
       make<&Config::parked_limit>("parked_limit_ms", "milliseconds",
                                   "how long a member without a quorum waits before it gives up", 1, 24 * kHour),
+      make<&Config::slow_policy>("slow_policy", "wait|skip|evict",
+                                 "a member is late for a round: wait, leave its contribution out, or go on without it"),
+      make<&Config::slow_factor>("slow_factor", "integer",
+                                 "late is who takes so many times the median of recent rounds", 1, 1'000),
+      make<&Config::slow_floor>("slow_floor_ms", "milliseconds",
+                                "and keeps half of the members waiting for at least this long", 1, kHour),
       make<&Config::op_timeout>("op_timeout_ms", "milliseconds", "default deadline of one operation", 1, 24 * kHour),
       make<&Config::start_timeout>("start_timeout_ms", "milliseconds", "time for the members to find each other", 1,
                                    24 * kHour),

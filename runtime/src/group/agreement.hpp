@@ -13,4 +13,8 @@ namespace holdfast {
 [[nodiscard]] std::optional<Failure> first_disagreement(std::string_view subject, View const& view,
                                                         std::vector<Group::Fields> const& fields);
 
+/// The same for a newcomer, against what the members agreed on.
+[[nodiscard]] std::optional<Failure> disagreement_of_newcomer(std::string_view subject, Group::Fields const& agreed,
+                                                              Group::Fields const& own);
+
 }  // namespace holdfast

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include <holdfast/runtime/error.hpp>
@@ -17,12 +18,22 @@ MemberId member_of(int rank, protocol::Membership const& membership) {
   return membership.view().members[static_cast<std::size_t>(rank)].id;
 }
 
+/// A newcomer's: the members and itself, under number 0.
+View view_of(protocol::Membership const& membership) {
+  if (GroupState::has_entered(membership)) return membership.view();
+  auto view = membership.value().view();
+  view.id = ViewId{0};
+  view.members.push_back(membership.seat().member);
+  std::sort(view.members.begin(), view.members.end(), [](Member const& a, Member const& b) { return a.id < b.id; });
+  return view;
+}
+
 }  // namespace
 
 Group::Group(std::shared_ptr<GroupState> state) : state_(std::move(state)) {}
 
 View Group::view() const {
-  return state_->read_membership([](protocol::Membership const& membership) { return membership.view(); });
+  return state_->read_membership(view_of);
 }
 
 MemberId Group::self() const {
@@ -30,12 +41,48 @@ MemberId Group::self() const {
 }
 
 int Group::rank() const {
-  return state_->read_membership(
-      [](protocol::Membership const& membership) { return membership.view().rank_of(membership.self()).value_or(-1); });
+  return view().rank_of(self()).value_or(-1);
 }
 
 int Group::world_size() const {
-  return state_->read_membership([](protocol::Membership const& membership) { return membership.view().world_size(); });
+  return view().world_size();
+}
+
+bool Group::is_newcomer() const {
+  return state_->read_membership(
+      [](protocol::Membership const& membership) { return !GroupState::has_entered(membership); });
+}
+
+Outcome<void> Group::enter(Deadline deadline) {
+  return state_->enter(deadline);
+}
+
+bool Group::withdraw() {
+  return state_->with_membership([](protocol::Membership& membership) {
+    if (GroupState::has_entered(membership)) return false;
+    membership.hold_back();
+    return true;
+  });
+}
+
+Outcome<void> Group::renew(Deadline deadline) {
+  return state_->renew(deadline);
+}
+
+std::string Group::join_address() const {
+  return state_->join_address();
+}
+
+Outcome<Group::Fields> Group::agreed(std::string_view subject, Deadline deadline) {
+  return state_->agreed(std::string(subject), deadline);
+}
+
+void Group::publish(std::string_view key, Fields const& fields) {
+  state_->publish(std::string(key), fields);
+}
+
+std::optional<Group::Fields> Group::ask(MemberId member, std::string_view key, Deadline deadline) {
+  return state_->ask(member, std::string(key), deadline);
 }
 
 Config const& Group::config() const {
@@ -49,6 +96,13 @@ Outcome<std::vector<std::vector<std::byte>>> Group::all_gather(std::string_view 
 
 Outcome<void> Group::agree(std::string_view subject, Fields const& fields, Deadline deadline,
                            std::optional<ViewId> only_in) {
+  if (is_newcomer()) {
+    auto const expected = agreed(subject, deadline);
+    if (!expected) return fail(expected.error());
+    if (auto disagreement = disagreement_of_newcomer(subject, *expected, fields)) return fail(std::move(*disagreement));
+    state_->publish(GroupState::agreed_key(subject), fields);
+    return {};
+  }
   auto gathered = state_->all_gather("agree:" + std::string(subject), net::encode(fields), deadline, only_in);
   if (!gathered) return fail(std::move(gathered.error()));
   std::vector<Fields> all;
@@ -58,6 +112,7 @@ Outcome<void> Group::agree(std::string_view subject, Fields const& fields, Deadl
     all.push_back(std::move(*decoded));
   }
   if (auto disagreement = first_disagreement(subject, view(), all)) return fail(std::move(*disagreement));
+  state_->publish(GroupState::agreed_key(subject), fields);
   return {};
 }
 
@@ -101,6 +156,10 @@ std::string Group::progress_of(int rank) const {
 
 Outcome<void> Group::leave(Deadline deadline) {
   return state_->leave(deadline);
+}
+
+std::uint64_t Group::control_bytes() const {
+  return state_->control_bytes();
 }
 
 }  // namespace holdfast

@@ -10,6 +10,7 @@
 #include <holdfast/runtime/error.hpp>
 #include <holdfast/runtime/log.hpp>
 
+#include "../net/contact.hpp"
 #include "../net/mpi_session.hpp"
 #include "../net/rendezvous.hpp"
 
@@ -25,17 +26,6 @@ constexpr auto kDestructorLimit = 1s;
 // The supervisor looks at the process itself before it ends it, so little more silence is needed before it is asked.
 constexpr auto kFenceAfter = 100ms;
 
-protocol::MembershipOptions options_of(Config const& config) {
-  protocol::MembershipOptions options;
-  options.heartbeat_period = config.heartbeat_period;
-  options.heartbeat_timeout = config.heartbeat_timeout;
-  options.on_loss = config.on_loss == "end" ? protocol::OnLoss::end : protocol::OnLoss::shrink;
-  options.fence_after = kFenceAfter;
-  options.parked_limit = config.parked_limit;
-  options.seed = std::random_device{}();
-  return options;
-}
-
 template <class... Handlers>
 struct Overloaded : Handlers... {
   using Handlers::operator()...;
@@ -47,11 +37,34 @@ std::int64_t number(auto id) {
 
 }  // namespace
 
-GroupState::GroupState(Config given, protocol::Value first, MemberId self)
+protocol::MembershipOptions options_of(Config const& config) {
+  protocol::MembershipOptions options;
+  options.heartbeat_period = config.heartbeat_period;
+  options.heartbeat_timeout = config.heartbeat_timeout;
+  options.on_loss = config.on_loss == "end" ? protocol::OnLoss::end : protocol::OnLoss::shrink;
+  options.fence_after = kFenceAfter;
+  options.parked_limit = config.parked_limit;
+  // Long enough to replay a round and to take a digest, and no longer than a silent member is waited for.
+  options.learner_patience = config.heartbeat_timeout;
+  options.seed = std::random_device{}();
+  return options;
+}
+
+GroupState::GroupState(Config given, protocol::Value first, net::Record self)
     : config(std::move(given)),
-      events(config.event_log, static_cast<int>(self)),
+      events(config.event_log, self.rank),
       rounds(std::shared_ptr<GroupState>(std::shared_ptr<void>(), this)),
-      membership_(std::move(first), self, options_of(config)) {}
+      record_(std::move(self)),
+      membership_(std::move(first), MemberId{static_cast<std::uint64_t>(record_.rank)}, options_of(config)) {}
+
+GroupState::GroupState(Config given, net::Record self)
+    : config(std::move(given)),
+      events(config.event_log, self.rank),
+      rounds(std::shared_ptr<GroupState>(std::shared_ptr<void>(), this)),
+      record_(std::move(self)),
+      membership_(net::seat_of(record_), options_of(config)) {
+  membership_.hold_back();
+}
 
 GroupState::~GroupState() {
   auto const left = leave(Deadline::after(kDestructorLimit));
@@ -65,6 +78,7 @@ void GroupState::connect(std::unique_ptr<net::Mesh> mesh, Deadline deadline) {
   if (!config.supervisor.empty()) mesh->report_to(config.supervisor);
   for (auto const& seat : seats)
     if (seat.member.id != membership_.self()) mesh->add(seat);
+  mesh->take_newcomers(config.on_loss != "end");
   mesh_ = std::move(mesh);
   recorded_view_ = membership_.view();
   with_membership([](protocol::Membership& membership) { membership.start(Clock::now()); });
@@ -84,6 +98,7 @@ void GroupState::on_heard(MemberId member) {
 }
 
 void GroupState::on_message(MemberId from, protocol::Message message) {
+  if (take_question(from, message)) return;
   on_event([&](protocol::Membership& membership) { membership.on_message(from, std::move(message), Clock::now()); });
 }
 
@@ -129,7 +144,8 @@ void GroupState::flush() {
   bool is_news = false;
   for (auto const& action : actions) is_news |= act(action);
   if (failure && !std::exchange(is_failure_told_, true)) {
-    record_failure(*failure);
+    // A newcomer whose id cannot be named any more gets another one; nothing has failed.
+    if (!recorded_view_.members.empty()) record_failure(*failure);
     mesh_->give_up(failure->message());
     is_news = true;
   }
@@ -179,6 +195,16 @@ bool GroupState::act(protocol::action::Any const& any) {
                                },
                                [&](action::RequestFence const& asked) {
                                  request_fence(asked.request);
+                                 return false;
+                               },
+                               [&](action::LearnerAppeared const& learner) {
+                                 std::lock_guard const lock(mutex_);
+                                 last_given_ = std::max(last_given_, learner.seat.member.id);
+                                 return false;
+                               },
+                               [&](action::LearnerGone const& learner) {
+                                 events.record("newcomer_gone", {{"member", number(learner.member)}});
+                                 mesh_->dismiss(learner.member);
                                  return false;
                                },
                                [&](action::MemberLeft const& left) {

@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -10,6 +11,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -19,10 +21,14 @@
 #include <holdfast/runtime/rounds.hpp>
 
 #include "../net/mesh.hpp"
+#include "../net/published_address.hpp"
+#include "../net/record.hpp"
 #include "../protocol/membership.hpp"
 #include "listener_table.hpp"
 
 namespace holdfast {
+
+[[nodiscard]] protocol::MembershipOptions options_of(Config const& config);
 
 /// What the copies of a Group share: the membership protocol, the mutex around it, and the mesh that carries it.
 ///
@@ -31,18 +37,38 @@ namespace holdfast {
 struct GroupState final : net::MeshListener {
   using Parts = std::vector<std::vector<std::byte>>;
 
-  GroupState(Config given, protocol::Value first, MemberId self);
+  GroupState(Config given, protocol::Value first, net::Record self);
+  /// A newcomer. @param self  with the id it was given as its rank
+  GroupState(Config given, net::Record self);
   ~GroupState();
   GroupState(GroupState const&) = delete;
   GroupState& operator=(GroupState const&) = delete;
 
   /// Connects to the others and starts the protocol thread.
   void connect(std::unique_ptr<net::Mesh> mesh, Deadline deadline);
+  /// The same for a newcomer, which needs a connection to one member; the others follow.
+  /// @return why it was refused; empty: it was not
+  [[nodiscard]] std::string connect_as_newcomer(std::unique_ptr<net::Mesh> mesh, protocol::Value const& known,
+                                                Deadline deadline);
+  /// Shows newcomers in this directory where to call.
+  void publish_address(std::filesystem::path const& directory);
+
+  [[nodiscard]] static bool has_entered(protocol::Membership const& membership) {
+    return !membership.view().members.empty();
+  }
+  Outcome<void> enter(Deadline deadline);
+  Outcome<void> renew(Deadline deadline);
+  [[nodiscard]] std::string join_address() const;
+  [[nodiscard]] static std::string agreed_key(std::string_view subject) { return "agreed: " + std::string(subject); }
+  Outcome<Group::Fields> agreed(std::string const& subject, Deadline deadline);
+  void publish(std::string const& key, Group::Fields const& fields);
+  std::optional<Group::Fields> ask(MemberId member, std::string const& key, Deadline deadline);
 
   Outcome<Parts> all_gather(std::string const& key, std::span<std::byte const> bytes, Deadline deadline,
                             std::optional<ViewId> only_in = {});
   Outcome<void> leave(Deadline deadline);
   std::uint64_t next_number(std::string const& name);
+  [[nodiscard]] std::uint64_t control_bytes() const { return mesh_ ? mesh_->sent_bytes() : 0; }
 
   /// Runs `use(membership)` under the mutex and has the protocol thread do what comes of it.
   template <typename Use>
@@ -72,6 +98,10 @@ struct GroupState final : net::MeshListener {
   void on_connection_lost(MemberId member, protocol::Evidence evidence, std::string const& what) override;
   void on_closed() override;
   void on_timer() override;
+  std::optional<protocol::Message> on_knock(protocol::Knock const& knock) override;
+  /// Questions beside the protocol. @return whether the message was one, or an answer
+  bool take_question(MemberId from, protocol::Message const& message);
+  [[nodiscard]] std::string reason_to_refuse(net::Record const& newcomer) const;
 
   /// Tells the protocol of something on the protocol thread, and does what comes of it.
   template <typename Event>
@@ -94,6 +124,7 @@ struct GroupState final : net::MeshListener {
   void record_failure(Failure const& failure);
   [[nodiscard]] Failure pending(std::string const& missing) const;
 
+  net::Record record_;  ///< of this member
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   protocol::Membership membership_;
@@ -107,6 +138,14 @@ struct GroupState final : net::MeshListener {
   std::set<std::pair<ViewId, MemberId>> fences_asked_;
   std::set<std::string> keys_in_use_;
   std::map<std::string, std::uint64_t> numbers_;
+  std::map<std::string, Group::Fields> published_;
+  struct Answer {
+    bool is_known = false;
+    Group::Fields fields;
+  };
+  std::map<std::pair<MemberId, std::string>, std::optional<Answer>> answers_;  ///< to open questions
+  MemberId last_given_{};  ///< highest id that a newcomer has or was given, as far as this member knows
+  std::optional<net::PublishedAddress> published_address_;
   std::mutex leaving_;
   std::unique_ptr<net::Mesh> mesh_;
 };

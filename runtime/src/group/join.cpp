@@ -1,6 +1,8 @@
 #include <exception>
+#include <filesystem>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -17,6 +19,7 @@
 #include "../net/security/credentials.hpp"
 #include "../net/wire.hpp"
 #include "group_state.hpp"
+#include "newcomer.hpp"
 
 namespace holdfast {
 namespace {
@@ -86,20 +89,21 @@ protocol::Value first_value(Config const& config, std::vector<net::Record> const
       records, config.quorum == "certified" ? protocol::QuorumRule::certified : protocol::QuorumRule::majority);
 }
 
-std::shared_ptr<GroupState> enter(Config const& config, std::unique_ptr<net::Mesh> mesh,
-                                  std::vector<net::Record> const& records, int rank, Deadline deadline) {
+std::shared_ptr<GroupState> start_member(Config const& config, std::unique_ptr<net::Mesh> mesh,
+                                         std::vector<net::Record> const& records, int rank, Deadline deadline) {
   if (auto const difference = net::first_difference(records)) throw Error(Errc::mismatch, *difference);
   check_reachable(records);
   auto const first = first_value(config, records);
-  auto state = std::make_shared<GroupState>(config, first, MemberId{static_cast<std::uint64_t>(rank)});
+  auto state = std::make_shared<GroupState>(config, first, records[static_cast<std::size_t>(rank)]);
   state->connect(std::move(mesh), deadline);
   record_view(*state, first.view());
   return state;
 }
 
 std::shared_ptr<GroupState> enter_alone(Config const& config) {
-  auto const first = first_value(config, {net::describe_self(config, 0, 1)});
-  auto state = std::make_shared<GroupState>(config, first, MemberId{0});
+  auto const self = net::describe_self(config, 0, 1);
+  auto const first = first_value(config, {self});
+  auto state = std::make_shared<GroupState>(config, first, self);
   record_view(*state, first.view());
   return state;
 }
@@ -109,6 +113,18 @@ std::string choose_quorum(Config const& config, net::Placement const& placement)
   if (config.quorum != "auto") return config.quorum;
   bool const has_arbiter = !config.supervisor.empty() && !placement.spans_hosts;
   return has_arbiter ? "certified" : "majority";
+}
+
+std::shared_ptr<GroupState> enter_running_job(Config const& config, Deadline deadline) {
+  auto state = join_running_job(config, deadline);
+  auto const members =
+      state->read_membership([](protocol::Membership const& membership) { return membership.value().seats.size(); });
+  log_info(std::string(version()) + ": a newcomer to " + std::to_string(members) + " members, found by " + config.join);
+  constexpr std::string_view kDirectory = "file://";
+  std::optional<std::filesystem::path> directory;
+  if (config.join.rfind(kDirectory, 0) == 0) directory = config.join.substr(kDirectory.size());
+  publish_where_newcomers_call(*state, directory);
+  return state;
 }
 
 /// MPI's own word on rank and size, which beats the launcher's variables.
@@ -127,6 +143,7 @@ Group Group::join(Config const& given) {
   given.validate();
   set_log_level(given.log_level);
   auto const deadline = Deadline::after(given.start_timeout);
+  if (!given.join.empty()) return Group(enter_running_job(net::security::with_secret_read(given), deadline));
   auto placement = net::find_placement(given, net::process_environment());
   // A program may have initialised MPI itself, under a launcher whose variables are not known here.
   if (placement.meeting == net::Meeting::alone && placement.launcher.empty() && !given.world_size &&
@@ -173,13 +190,49 @@ Group Group::join(Config const& given) {
     case net::Meeting::alone:
       break;
   }
-  Group group(enter(config, std::move(mesh), records, placement.rank, deadline));
+  Group group(start_member(config, std::move(mesh), records, placement.rank, deadline));
   if (directory) directory->clean_up();
   announce(config, placement.rank, placement.world_size, how);
   if (placement.meeting == net::Meeting::mpi && placement.rank == 0)
     if (auto const text = net::MpiSession::explain_lost_rank(); !text.empty())
       config.on_loss == "shrink" ? log_warning(text) : log_info(text);
+  publish_where_newcomers_call(*group.state_,
+                               directory ? std::optional<std::filesystem::path>(placement.directory) : std::nullopt);
   return group;
+}
+
+Group Group::subgroup(std::string_view name) const {
+  auto config = state_->config;
+  auto const deadline = Deadline::after(config.start_timeout);
+  config.job_id += "/" + std::string(name);
+  config.supervisor.clear();  // it hears of ends by the whole group
+  if (!config.event_log.empty()) config.event_log += "." + std::string(name);
+  auto mesh = std::make_unique<net::Mesh>(config.bind_address.empty() ? kLoopback : config.bind_address,
+                                          net::security::credentials_of(config));
+  auto mine = net::describe_self(config, 0, 1);
+  mine.address = mesh->address();
+  mine.port = mesh->port();
+  auto const text = std::string(name) + '\n' + net::encode(mine);
+  auto const all = state_->all_gather("subgroup", std::as_bytes(std::span(text)), deadline, view().id);
+  if (!all) throw Error(all.error().code, all.error().message());
+  std::vector<std::string> texts;
+  int rank = 0;
+  for (std::size_t of = 0; of < all->size(); ++of) {
+    std::string const theirs(reinterpret_cast<char const*>((*all)[of].data()), (*all)[of].size());
+    auto const end = theirs.find('\n');
+    if (theirs.substr(0, end) != name) continue;
+    if (static_cast<int>(of) == this->rank()) rank = static_cast<int>(texts.size());
+    texts.push_back(theirs.substr(end + 1));
+  }
+  auto records = decode_all(texts);
+  for (std::size_t at = 0; at < records.size(); ++at) {
+    records[at].rank = static_cast<int>(at);
+    records[at].world_size = static_cast<int>(records.size());
+  }
+  config.rank = rank;
+  config.world_size = static_cast<int>(records.size());
+  if (records.size() == 1) return Group(enter_alone(config));
+  return Group(start_member(config, std::move(mesh), records, rank, deadline));
 }
 
 std::vector<Group> Group::in_threads(int members, Config const& given) {
@@ -214,7 +267,8 @@ std::vector<Group> Group::in_threads(int members, Config const& given) {
     for (std::size_t rank = 0; rank < count; ++rank)
       joiners.emplace_back([&, rank] {
         try {
-          states[rank] = enter(configs[rank], std::move(meshes[rank]), records, static_cast<int>(rank), deadline);
+          states[rank] =
+              start_member(configs[rank], std::move(meshes[rank]), records, static_cast<int>(rank), deadline);
         } catch (...) {
           errors[rank] = std::current_exception();
         }

@@ -42,6 +42,19 @@ Outcome<bool> Rounds::is_committed(RoundId round) const {
       [&](protocol::Membership const& membership) { return membership.is_committed(round); });
 }
 
+void Rounds::note_state(RoundId after, Digest state) {
+  auto const now = Deadline::Clock::now();
+  state_->with_membership([&](protocol::Membership& membership) {
+    membership.note_state({after.stream, after.number, state}, now);
+  });
+}
+
+bool Rounds::is_state_wanted() const {
+  auto const now = Deadline::Clock::now();
+  return state_->read_membership(
+      [now](protocol::Membership const& membership) { return membership.is_state_wanted(now); });
+}
+
 void Rounds::set_listener(void const* key, std::function<void()> listener) {
   state_->listeners.set(key, std::move(listener));
 }

@@ -70,7 +70,9 @@ void Connection::write() {
   while (!output_.empty()) {
     std::error_code error;
     auto const& front = output_.front();
-    written_ += stream_.write_some(std::span(front).subspan(written_), error);
+    auto const bytes = stream_.write_some(std::span(front).subspan(written_), error);
+    written_ += bytes;
+    if (counter_) counter_->fetch_add(bytes, std::memory_order_relaxed);
     if (error == asio::error::would_block) {
       is_waiting_ = true;
       stream_.socket().async_wait(asio::ip::tcp::socket::wait_write,

@@ -1,11 +1,14 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include <asio/ip/tcp.hpp>
 
@@ -39,6 +42,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// Closes our direction once everything sent before is out; the peer's direction stays open.
   void finish();
   void close();
+  /// Adds what is written from now on to `counter`.
+  void count_into(std::shared_ptr<std::atomic<std::uint64_t>> counter) { counter_ = std::move(counter); }
   [[nodiscard]] bool is_open() const { return stream_.is_connected(); }
 
  private:
@@ -54,6 +59,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   FrameReader reader_;
   std::array<std::byte, 65'536> input_;
   std::deque<Bytes> output_;
+  std::shared_ptr<std::atomic<std::uint64_t>> counter_;
   std::size_t written_ = 0;  ///< bytes of output_.front() that are out
   bool is_proven_ = false;   ///< the peer is one of us
   bool is_waiting_ = false;  ///< for the socket to take more

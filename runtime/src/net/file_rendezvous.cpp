@@ -1,6 +1,3 @@
-#include <cstdio>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <system_error>
 #include <thread>
@@ -9,7 +6,7 @@
 #include <holdfast/runtime/error.hpp>
 
 #include "../text.hpp"
-#include "host.hpp"
+#include "record_file.hpp"
 #include "rendezvous.hpp"
 #include "wire.hpp"
 
@@ -20,30 +17,8 @@ namespace fs = std::filesystem;
 
 // Short beside process start-up, long beside a file system call on a network mount.
 constexpr auto kPollPeriod = std::chrono::milliseconds(5);
-constexpr std::uintmax_t kMaxRecordBytes = 65'536;
-
-/// Job ids may hold anything; file names may not. A hash keeps the records of two jobs in two files.
 std::string file_name(std::string const& job_id, int rank) {
-  return "holdfast-" + text::hex(std::hash<std::string>{}(job_id)) + "-rank-" + std::to_string(rank);
-}
-
-std::string read_text(fs::path const& path) {
-  std::error_code error;
-  auto const bytes = fs::file_size(path, error);
-  if (error || bytes > kMaxRecordBytes) return "";
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-std::optional<Record> read_record(fs::path const& path) {
-  auto record = decode_record(read_text(path));
-  if (!record) return std::nullopt;
-  return std::move(*record);
-}
-
-/// Left behind by a process of this host that no longer runs.
-bool is_stale(Record const& record, std::string const& own_locality) {
-  return record.locality == own_locality && process_start(record.pid) != record.process_start;
+  return record_file_prefix(job_id) + "-rank-" + std::to_string(rank);
 }
 
 std::vector<Record> those_found(std::vector<std::optional<Record>> found) {
@@ -65,7 +40,7 @@ FileRendezvous::FileRendezvous(fs::path directory, Record mine)
     : directory_(std::move(directory)), mine_(std::move(mine)) {
   std::error_code error;
   fs::create_directories(directory_, error);
-  write(path_of(mine_.rank), encode(mine_));
+  write_whole_file(path_of(mine_.rank), encode(mine_), mine_.token);
 }
 
 fs::path FileRendezvous::path_of(int rank) const {
@@ -77,21 +52,9 @@ fs::path FileRendezvous::mark_of(int rank) const {
   return path_of(rank).string() + ".met";
 }
 
-void FileRendezvous::write(fs::path const& path, std::string const& content) const {
-  auto const temporary = path.string() + ".tmp-" + text::hex(mine_.token);
-  std::ofstream file(temporary, std::ios::binary);
-  file << content;
-  file.close();
-  std::error_code error;
-  if (file) fs::rename(temporary, path, error);
-  if (!file || error)
-    throw Error(Errc::environment, "cannot write into the rendezvous directory " + directory_.string() +
-                                       "; HOLDFAST_RENDEZVOUS must name a directory that every member can write");
-}
-
 std::optional<Record> FileRendezvous::find(int rank) const {
   if (rank == mine_.rank) return mine_;
-  auto record = read_record(path_of(rank));
+  auto record = read_record_file(path_of(rank));
   if (!record || record->job_id != mine_.job_id || record->rank != rank || is_stale(*record, mine_.locality))
     return std::nullopt;
   return record;
@@ -121,10 +84,10 @@ std::vector<Record> FileRendezvous::wait_for_all(Deadline deadline) const {
     if (found[rank] && found[rank]->world_size != mine_.world_size) is_another_size = true;
     return found[rank].has_value() || is_another_size;
   });
-  write(mark_of(mine_.rank), text::hex(mine_.token));
+  write_whole_file(mark_of(mine_.rank), text::hex(mine_.token), mine_.token);
   wait([&](std::size_t rank) {
     if (!has_met[rank] && found[rank])
-      has_met[rank] = read_text(mark_of(static_cast<int>(rank))) == text::hex(found[rank]->token);
+      has_met[rank] = read_text_file(mark_of(static_cast<int>(rank))) == text::hex(found[rank]->token);
     return has_met[rank] || !found[rank];
   });
   return those_found(std::move(found));
@@ -132,7 +95,7 @@ std::vector<Record> FileRendezvous::wait_for_all(Deadline deadline) const {
 
 void FileRendezvous::clean_up() const {
   // A newer process may have put its own record there: only ours goes.
-  auto const record = read_record(path_of(mine_.rank));
+  auto const record = read_record_file(path_of(mine_.rank));
   if (!record || record->token != mine_.token) return;
   std::error_code ignored;
   fs::remove(path_of(mine_.rank), ignored);

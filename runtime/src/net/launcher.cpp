@@ -44,13 +44,6 @@ std::optional<Claim> launcher_claim(Config const& config, Environment const& env
   return std::nullopt;
 }
 
-std::string job_id(Config const& config, Environment const& environment) {
-  if (!config.job_id.empty()) return config.job_id;
-  for (char const* name : {"PMIX_NAMESPACE", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"})
-    if (auto const id = environment(name)) return *id;
-  return "";
-}
-
 [[noreturn]] void refuse_rendezvous(std::string const& text) {
   throw Error(
       Errc::bad_config,
@@ -102,10 +95,17 @@ Environment process_environment() {
   };
 }
 
+std::string find_job_id(Config const& config, Environment const& environment) {
+  if (!config.job_id.empty()) return config.job_id;
+  for (char const* name : {"PMIX_NAMESPACE", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"})
+    if (auto const id = environment(name)) return *id;
+  return "";
+}
+
 Placement find_placement(Config const& config, Environment const& environment) {
   auto const claim = launcher_claim(config, environment);
   Placement placement;
-  placement.job_id = job_id(config, environment);
+  placement.job_id = find_job_id(config, environment);
   if (claim) {
     placement.launcher = claim->launcher;
     placement.launcher_tasks = claim->tasks;

@@ -29,6 +29,9 @@ struct Placement {
 using Environment = std::function<std::optional<std::string>(char const* name)>;
 [[nodiscard]] Environment process_environment();
 
+/// Of the configuration, else of the launcher; empty when neither says one.
+[[nodiscard]] std::string find_job_id(Config const& config, Environment const& environment);
+
 /// Decides from the configuration first, then Open MPI / PMIx / PMI, Slurm and torchrun variables; else a group of one.
 /// Under Meeting::mpi rank and world_size are the launcher's claim; MPI has the last word.
 /// @throws Error bad_config when rank, world size and rendezvous do not fit together

@@ -1,5 +1,6 @@
 #include "mesh.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include <asio/executor_work_guard.hpp>
@@ -25,6 +26,7 @@ using protocol::Refused;
 using protocol::Welcome;
 
 constexpr std::size_t kMaxStrangers = 64;
+constexpr std::ptrdiff_t kMaxNewcomers = 64;
 constexpr auto kStrangerLimit = std::chrono::seconds(5);
 constexpr auto kRetryPeriod = std::chrono::milliseconds(20);
 // After an answer that was no welcome: it will hardly change, and each try costs the other side a line in its log.
@@ -95,6 +97,7 @@ void Mesh::add(protocol::Seat const& seat) {
   auto const id = seat.member.id;
   auto& added = peer(id);
   bool const was_wanted = std::exchange(added.is_wanted, true);
+  added.is_newcomer = false;
   if (!added.contact) {
     added.member = seat.member;
     added.contact = decode_contact(seat.contact);
@@ -118,6 +121,17 @@ void Mesh::connect(Deadline deadline) {
     throw Error(Errc::start_failed, name_ranks(missing) + " could not be connected" +
                                         (last_error_.empty() ? "" : " (" + last_error_ + ")") +
                                         "; look into their logs, or raise HOLDFAST_START_TIMEOUT_MS");
+}
+
+std::string Mesh::connect_to_any(Deadline deadline) {
+  accept();
+  auto const is_connected = [](auto const& entry) { return entry.second.connection != nullptr; };
+  while (std::none_of(peers_.begin(), peers_.end(), is_connected) && refusal_.empty() && !deadline.has_passed())
+    io_.run_one_until(deadline.instant());
+  if (!refusal_.empty() || std::any_of(peers_.begin(), peers_.end(), is_connected)) return refusal_;
+  throw Error(Errc::start_failed, "none of the members could be connected" +
+                                      (last_error_.empty() ? "" : " (" + last_error_ + ")") +
+                                      "; look into their logs, or raise HOLDFAST_START_TIMEOUT_MS");
 }
 
 void Mesh::run(std::string const& thread_name) {
@@ -168,6 +182,13 @@ void Mesh::finish_all() {
   std::vector<MemberId> members;
   for (auto const& [id, one] : peers_) members.push_back(id);
   for (auto const member : members) finish(member);
+}
+
+void Mesh::dismiss(MemberId newcomer) {
+  auto const found = peers_.find(newcomer);
+  if (found == peers_.end() || !found->second.is_newcomer) return;
+  if (auto const connection = std::exchange(found->second.connection, nullptr)) connection->close();
+  peers_.erase(found);
 }
 
 std::vector<MemberId> Mesh::open_members() const {
@@ -266,6 +287,15 @@ void Mesh::hear_stranger(tcp::socket socket) {
 }
 
 void Mesh::answer(std::shared_ptr<Connection> const& connection, Message const& message) {
+  if (auto const* const knock = std::get_if<protocol::Knock>(&message)) {
+    auto const answer = listener_->on_knock(*knock);
+    if (!answer) {
+      strangers_.erase(connection);
+      return connection->close();
+    }
+    connection->send(*answer);
+    return connection->finish();
+  }
   if (auto const reason = reason_to_refuse(message); !reason.empty()) {
     log_warning("refused a connection: " + reason);
     connection->send(Refused{reason});
@@ -273,7 +303,10 @@ void Mesh::answer(std::shared_ptr<Connection> const& connection, Message const& 
   }
   strangers_.erase(connection);
   connection->send(Welcome{});
-  establish(MemberId{static_cast<std::uint64_t>(std::get<Hello>(message).from_rank)}, connection);
+  MemberId const caller{static_cast<std::uint64_t>(std::get<Hello>(message).from_rank)};
+  auto& known = peer(caller);
+  known.is_newcomer = !known.is_wanted;
+  establish(caller, connection);
 }
 
 std::string Mesh::reason_to_refuse(Message const& message) const {
@@ -288,7 +321,12 @@ std::string Mesh::reason_to_refuse(Message const& message) const {
   if (hello->to_rank != own || hello->from_rank <= own)
     return "rank " + std::to_string(hello->from_rank) + " has no business with rank " + std::to_string(own);
   auto const known = peers_.find(MemberId{static_cast<std::uint64_t>(hello->from_rank)});
-  if (known == peers_.end() || !known->second.is_wanted)
+  if (known == peers_.end() && takes_newcomers_) {
+    auto const newcomers =
+        std::count_if(peers_.begin(), peers_.end(), [](auto const& entry) { return entry.second.is_newcomer; });
+    return newcomers < kMaxNewcomers ? "" : "too many newcomers at once; try again later";
+  }
+  if (known == peers_.end() || (!known->second.is_wanted && !known->second.is_newcomer))
     return "rank " + std::to_string(hello->from_rank) + " is not a member";
   // One that calls again has lost the connection, though this side may not have noticed: but then it is silent here.
   bool const is_silent = std::chrono::steady_clock::now() - known->second.heard_at > kSilence;
@@ -302,7 +340,7 @@ std::string Mesh::reason_to_refuse(Message const& message) const {
 void Mesh::establish(MemberId member, std::shared_ptr<Connection> connection) {
   auto& connected = peer(member);
   connected.is_calling = false;
-  if (!connected.is_wanted) {  // not any more
+  if (!connected.is_wanted && !connected.is_newcomer) {  // not any more
     connection->close();
     if (!connected.connection) peers_.erase(member);
     return;
@@ -310,6 +348,7 @@ void Mesh::establish(MemberId member, std::shared_ptr<Connection> connection) {
   connected.grace->cancel();
   connected.heard_at = std::chrono::steady_clock::now();
   auto const* const identity = connection.get();
+  connection->count_into(sent_bytes_);
   connection->hand_over({[this, member](Message message) {
                            peer(member).heard_at = std::chrono::steady_clock::now();
                            listener_->on_message(member, std::move(message));
@@ -335,7 +374,9 @@ void Mesh::on_closed(MemberId member, Connection const* connection, bool is_viol
   closed.connection.reset();
   listener_->on_closed();
   if (!closed.is_wanted) {
+    bool const was_newcomer = closed.is_newcomer;
     peers_.erase(member);
+    if (was_newcomer) listener_->on_connection_lost(member, Evidence::connection_lost, reason);
     return;
   }
   if (is_violation) return listener_->on_connection_lost(member, Evidence::protocol_violation, reason);

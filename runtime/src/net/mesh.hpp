@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -36,6 +38,8 @@ class MeshListener {
   /// A connection is closed, for whatever reason; whether that is a loss is reported apart.
   virtual void on_closed() = 0;
   virtual void on_timer() = 0;
+  /// A newcomer asks who is here. @return the answer; nothing: none can be given now
+  virtual std::optional<protocol::Message> on_knock(protocol::Knock const& knock) = 0;
 
  protected:
   ~MeshListener() = default;
@@ -45,6 +49,7 @@ class MeshListener {
 ///
 /// Of two members the one with the higher id connects to the other, proves that it knows the job's secret where there
 /// is one, and shows the other's token; when the connection breaks, it tries again for as long as the member is wanted.
+/// A newcomer that was told the tokens by a member may call too, before it is wanted.
 /// Whoever else calls is heard only as far as a Hello: strangers are bounded in number and time, and what they send
 /// ends with their own connection. Threads: post() and stop() from any; all else on the thread that runs the mesh.
 class Mesh {
@@ -59,6 +64,8 @@ class Mesh {
 
   /// Says who this member is and who listens; others may call from here on.
   void prepare(std::string job_id, protocol::Seat const& self, MeshListener& listener);
+  /// Whether those who show the token may call although they are not members.
+  void take_newcomers(bool are_welcome) { takes_newcomers_ = are_welcome; }
   /// Keeps a connection to this member from now on, and watches its process where that is possible.
   void add(protocol::Seat const& seat);
   /// Tells the supervisor at this address who this is, and heeds its certificates. After prepare(), before connect().
@@ -69,6 +76,10 @@ class Mesh {
   /// Connects to all that were added. Runs on the calling thread, heartbeats included.
   /// @throws Error start_failed naming the members without a connection, mismatch when one refuses
   void connect(Deadline deadline);
+  /// Until there is a connection to one of those that were added; the others follow.
+  /// @return why a member refused this one; empty: connected
+  /// @throws Error start_failed
+  [[nodiscard]] std::string connect_to_any(Deadline deadline);
   /// Ends connect() at once with start_failed: the view failed before it was complete.
   void give_up(std::string reason) { failure_ = std::move(reason); }
   /// From here on the protocol thread runs the mesh.
@@ -82,9 +93,13 @@ class Mesh {
   /// Closes our direction of the connection once what was sent is out, and does not connect again.
   void finish(MemberId member);
   void finish_all();
+  /// Closes the connection of a newcomer that is no member.
+  void dismiss(MemberId newcomer);
   /// Members whose connections are not closed. On the protocol thread, or after stop().
   [[nodiscard]] std::vector<MemberId> open_members() const;
   [[nodiscard]] bool is_running() const { return thread_.joinable(); }
+  /// Written to connections of members so far. From any thread.
+  [[nodiscard]] std::uint64_t sent_bytes() const { return sent_bytes_->load(std::memory_order_relaxed); }
   [[nodiscard]] bool is_protocol_thread() const;
 
  private:
@@ -92,6 +107,7 @@ class Mesh {
     Member member;
     std::optional<Contact> contact;  ///< none: it called us, and nobody has told us more of it
     bool is_wanted = false;
+    bool is_newcomer = false;  ///< it called with the token, and is not wanted yet
     bool is_calling = false;
     std::shared_ptr<Connection> connection;
     std::unique_ptr<ProcessWatch> watch;
@@ -121,9 +137,11 @@ class Mesh {
   Member self_;
   Contact own_contact_;
   MeshListener* listener_ = nullptr;
+  bool takes_newcomers_ = false;
   std::map<MemberId, Peer> peers_;
   std::set<std::shared_ptr<Connection>> strangers_;
   std::unique_ptr<SupervisorLink> supervisor_;
+  std::shared_ptr<std::atomic<std::uint64_t>> const sent_bytes_ = std::make_shared<std::atomic<std::uint64_t>>(0);
   std::string refusal_;
   std::string failure_;
   std::string last_error_;

@@ -32,7 +32,6 @@ class FileRendezvous {
  private:
   [[nodiscard]] std::filesystem::path path_of(int rank) const;
   [[nodiscard]] std::filesystem::path mark_of(int rank) const;
-  void write(std::filesystem::path const& path, std::string const& content) const;
   [[nodiscard]] std::optional<Record> find(int rank) const;
   std::filesystem::path directory_;
   Record mine_;

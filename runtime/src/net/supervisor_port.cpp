@@ -112,9 +112,9 @@ struct SupervisorPort::Impl {
   }
   ~Impl() { ::unlink(path.c_str()); }
 
-  void watch(int fd, std::uint32_t events) const {
+  void watch(int fd, std::uint32_t wanted) const {
     epoll_event event{};
-    event.events = events;
+    event.events = wanted;
     event.data.fd = fd;
     ::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event);
   }

@@ -165,8 +165,8 @@ void write(Packer& out, Decided const& m) {
   put_value(out, m.value);
 }
 void write(Packer& out, LearnerState const& m) {
-  out.pack_array(7);
-  put(out, 14);
+  out.pack_array(8);
+  put(out, 14, m.is_ready ? 1 : 0);
   put_seat(out, m.seat);
   out.pack_array(static_cast<std::uint32_t>(4 * m.positions.size()));
   for (auto const& position : m.positions)
@@ -180,6 +180,25 @@ void write(Packer& out, FenceRequest const& m) {
 void write(Packer& out, Certificate const& m) {
   out.pack_array(2);
   put(out, 16, number(m.member));
+}
+
+void write(Packer& out, Knock const& m) {
+  out.pack_array(3);
+  put(out, 17, m.protocol_version, m.record);
+}
+void write(Packer& out, Seats const& m) {
+  out.pack_array(3);
+  put(out, 18, number(m.id));
+  put_value(out, m.value);
+}
+void write(Packer& out, Ask const& m) {
+  out.pack_array(2);
+  put(out, 19, m.key);
+}
+void write(Packer& out, Notice const& m) {
+  out.pack_array(4);
+  put(out, 20, m.key, m.is_known ? 1 : 0);
+  put_fields(out, m.fields);
 }
 
 // --- reading -----------------------------------------------------------------------------------------------------
@@ -411,6 +430,7 @@ Accepted read_accepted(Cursor& in) {
 
 LearnerState read_learner_state(Cursor& in) {
   LearnerState m;
+  m.is_ready = in.bounded<int>(1) != 0;
   m.seat = read_seat(in);
   m.positions = read_sorted<StreamPosition>(
       in,
@@ -432,6 +452,12 @@ FenceRequest read_fence_request(Cursor& in) {
   m.suspect = read_member(in);
   m.members = read_members(in).list();
   return m;
+}
+
+std::string read_key(Cursor& in) {
+  auto key = in.text();
+  if (key.size() > kMaxKeyBytes) throw Malformed{"a key is too long"};
+  return key;
 }
 
 Contribution read_contribution(Cursor& in) {
@@ -462,6 +488,39 @@ Leave read_leave(Cursor& in) {
   Leave m;
   m.view = ViewId{in.unsigned_number()};
   for (auto list = in.list(); !list.is_at_end();) m.announced.push_back(read_ready(list));
+  return m;
+}
+
+std::vector<std::pair<std::string, std::string>> read_fields(Cursor& in) {
+  std::vector<std::pair<std::string, std::string>> fields;
+  while (!in.is_at_end()) {
+    auto name = in.text();
+    fields.emplace_back(std::move(name), in.text());
+  }
+  return fields;
+}
+
+Knock read_knock(Cursor& in) {
+  Knock m;
+  m.protocol_version = in.bounded<std::uint32_t>(0xFFFF'FFFF);
+  m.record = in.text();
+  return m;
+}
+
+Seats read_seats(Cursor& in) {
+  Seats m;
+  m.id = read_member(in);
+  m.value = read_value(in);
+  if (m.id <= m.value.highest_named) throw Malformed{"an id that was named before"};
+  return m;
+}
+
+Notice read_notice(Cursor& in) {
+  Notice m;
+  m.key = read_key(in);
+  m.is_known = in.bounded<int>(1) != 0;
+  auto fields = in.list();
+  m.fields = read_fields(fields);
   return m;
 }
 
@@ -501,18 +560,17 @@ Message read_message(Cursor& in) {
       return read_fence_request(in);
     case 16:
       return Certificate{read_member(in)};
+    case 17:
+      return read_knock(in);
+    case 18:
+      return read_seats(in);
+    case 19:
+      return Ask{read_key(in)};
+    case 20:
+      return read_notice(in);
     default:
       throw Malformed{"no such message"};
   }
-}
-
-std::vector<std::pair<std::string, std::string>> read_fields(Cursor& in) {
-  std::vector<std::pair<std::string, std::string>> fields;
-  while (!in.is_at_end()) {
-    auto name = in.text();
-    fields.emplace_back(std::move(name), in.text());
-  }
-  return fields;
 }
 
 Record read_record(Cursor& in) {

@@ -6,7 +6,12 @@ namespace holdfast::protocol {
 
 void StateLog::note(StreamPosition const& position) {
   auto& kept = positions_[position.stream];
-  if (!kept.empty() && position.round <= kept.back().round) return;
+  if (!kept.empty() && position.round < kept.back().round) return;
+  if (!kept.empty() && position.round == kept.back().round) {
+    // Another stream's round has changed the state, or its digest was not known yet.
+    kept.back() = position;
+    return;
+  }
   if (kept.size() == kKept) kept.erase(kept.begin());
   kept.push_back(position);
 }

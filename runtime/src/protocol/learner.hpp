@@ -46,7 +46,8 @@ class LearnerTable {
 
   /// @return true when it was not known before
   bool note(LearnerState const& state, action::Instant now);
-  void forget(MemberId member) { learners_.erase(member); }
+  /// @return false when it was not known
+  bool forget(MemberId member) { return learners_.erase(member) > 0; }
   /// Forgets those not heard for `limit`.
   std::vector<MemberId> expire(action::Instant now, std::chrono::nanoseconds limit);
   struct Learner {

@@ -29,6 +29,12 @@ Membership::Membership(Value current, MemberId self, MembershipOptions options)
     : impl_(std::make_unique<Impl>(current, seat_of(current, self), Impl::Mode::member, options)) {}
 Membership::Membership(Seat self, MembershipOptions options)
     : impl_(std::make_unique<Impl>(Value{}, std::move(self), Impl::Mode::learner, options)) {}
+Membership::Membership(Membership&& spent, Seat self, MembershipOptions options)
+    : Membership(std::move(self), options) {
+  impl_->states = std::move(spent.impl_->states);
+  impl_->stream_names = std::move(spent.impl_->stream_names);
+  impl_->is_ready = spent.impl_->is_ready;
+}
 Membership::~Membership() = default;
 Membership::Membership(Membership&&) noexcept = default;
 Membership& Membership::operator=(Membership&&) noexcept = default;
@@ -75,6 +81,17 @@ void Membership::exchange_overdue(std::string_view what, Instant now) {
 void Membership::note_state(StreamPosition position, Instant now) {
   impl_->note_state(position, now);
 }
+bool Membership::is_state_wanted(Instant now) const {
+  return impl_->is_state_wanted(now);
+}
+void Membership::hold_back() {
+  impl_->is_ready = false;
+  // A decision that was taken on what it said before does not make it a member.
+  impl_->states = {};
+}
+void Membership::seek_entry(Instant now) {
+  impl_->seek_entry(now);
+}
 void Membership::leave(Instant now) {
   impl_->leave(now);
 }
@@ -89,6 +106,9 @@ Value const& Membership::value() const {
 }
 MemberId Membership::self() const {
   return impl_->self_id();
+}
+Seat const& Membership::seat() const {
+  return impl_->self;
 }
 bool Membership::is_learner() const {
   return impl_->mode == Impl::Mode::learner;
@@ -172,6 +192,7 @@ void Membership::Impl::on_timer(Instant now) {
   switch (mode) {
     case Mode::member:
       table.tick(now);
+      note_pace();
       repeat_what_is_open();
       announce(now);
       for (auto const id : learners.expire(
@@ -206,6 +227,14 @@ void Membership::Impl::on_timer(Instant now) {
   }
 }
 
+void Membership::Impl::note_pace() {
+  for (auto& [id, stream] : streams) {
+    auto const committed = ledger.committed(id);
+    stream.recent = committed - stream.committed_at_tick;
+    stream.committed_at_tick = committed;
+  }
+}
+
 void Membership::Impl::end() {
   if (mode == Mode::ended) return;
   mode = Mode::ended;
@@ -229,6 +258,10 @@ void Membership::Impl::on_connection_lost(MemberId member, Evidence evidence, st
   if (mode == Mode::excluded) {
     if (evidence == Evidence::process_ended) installed.insert(member);  // Nobody is left to be told.
     return;
+  }
+  if (mode == Mode::member && learners.forget(member)) {
+    actions.emplace_back(action::LearnerGone{member});
+    return evaluate(now);  // A ballot may be waiting for it.
   }
   if (mode != Mode::member || !electorate.members.contains(member) || member == self_id()) return;
   if (!is_shrinking() && (leavers.contains(member) || is_leaving)) return;
@@ -260,6 +293,11 @@ void Membership::Impl::note_state(StreamPosition const& position, Instant now) {
   if (mode == Mode::member) evaluate(now);
 }
 
+void Membership::Impl::seek_entry(Instant) {
+  if (mode != Mode::learner || std::exchange(is_ready, true)) return;
+  announce_learner();
+}
+
 void Membership::Impl::report_progress(Activity activity, RoundId round, Instant now) {
   reported[self_id()] = {{activity, round, {}}, now};
 }
@@ -269,7 +307,11 @@ void Membership::Impl::leave(Instant now) {
   is_leaving = true;
   leaving_since = now;
   if (mode == Mode::excluded) return;
-  if (mode == Mode::learner || failure) return end();
+  if (mode == Mode::learner) {
+    for (auto const& seat : value.seats) actions.emplace_back(action::Disconnect{seat.member.id});
+    return end();
+  }
+  if (failure) return end();
   broadcast(Leave{announced(), view.id});
   if (!is_shrinking()) {
     for (auto const member : electorate.members)
@@ -357,7 +399,7 @@ void Membership::Impl::announce_if_changed(Instant now) {
 }
 
 void Membership::Impl::announce_learner() {
-  LearnerState const state{self, states.newest()};
+  LearnerState const state{self, states.newest(), is_ready};
   for (auto const member : contacts) send(member, state);
   for (auto const& seat : value.seats)
     if (!contacts.contains(seat.member.id)) send(seat.member.id, state);

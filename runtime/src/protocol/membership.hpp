@@ -60,6 +60,8 @@ class Membership {
   Membership(Value current, MemberId self, MembershipOptions options);
   /// A newcomer. It announces itself to whomever it is connected to, and becomes a member when a decided view names it.
   Membership(Seat self, MembershipOptions options);
+  /// The same newcomer under another id, since `spent` cannot be named any more. It keeps what it noted of its state.
+  Membership(Membership&& spent, Seat self, MembershipOptions options);
   ~Membership();
   Membership(Membership&&) noexcept;
   Membership& operator=(Membership&&) noexcept;
@@ -94,6 +96,11 @@ class Membership {
   /// The state of a stream after a committed round. Members: what newcomers are compared with (needed while a newcomer
   /// is about). Newcomers: what they have reached.
   void note_state(StreamPosition position, Instant now);
+  /// Whether this member would propose a view with a newcomer now if it had noted its state after the last round.
+  [[nodiscard]] bool is_state_wanted(Instant now) const;
+  /// Newcomers: until seek_entry() it follows the views and is not to be admitted.
+  void hold_back();
+  void seek_entry(Instant now);
   /// Leaves in good order: the next view is without this member. Done when Ended comes.
   void leave(Instant now);
   /// The view ends at every member with this failure: members differ in what must be equal.
@@ -103,6 +110,7 @@ class Membership {
   [[nodiscard]] View const& view() const;
   [[nodiscard]] Value const& value() const;
   [[nodiscard]] MemberId self() const;
+  [[nodiscard]] Seat const& seat() const;
   [[nodiscard]] bool is_learner() const;
   [[nodiscard]] bool is_frozen() const;
   [[nodiscard]] bool is_parked() const;

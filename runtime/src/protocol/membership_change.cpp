@@ -106,21 +106,36 @@ bool Membership::Impl::wants_change(Instant now) const {
                      [&](auto const& entry) { return is_learner_near(entry.second, now); });
 }
 
-bool Membership::Impl::is_learner_near(LearnerTable::Learner const& learner, Instant now) const {
+bool Membership::Impl::is_approaching(LearnerTable::Learner const& learner, Instant now) const {
   auto const& state = learner.state;
-  if (state.seat.member.id <= value.highest_named) return false;
+  if (!state.is_ready || state.seat.member.id <= value.highest_named) return false;
   if (auto const retry = learner_retry.find(state.seat.member.id); retry != learner_retry.end() && now < retry->second)
     return false;
   return std::all_of(streams.begin(), streams.end(), [&](auto const& entry) {
     auto const& [id, stream] = entry;
     auto const committed = ledger.committed(id);
     if (is_exchange(id) || committed == 0) return true;
-    // A round that is held but not committed may end either way: wait for a clear moment.
-    if (stream.held > committed || states.round(id) < committed) return false;
     auto const at = std::find_if(state.positions.begin(), state.positions.end(),
                                  [id = id](StreamPosition const& position) { return position.stream == id; });
-    return at != state.positions.end() && at->round + 1 >= committed;
+    // Short rounds outrun its announcements: what it lacks then is a matter of half a heartbeat period.
+    return at != state.positions.end() && at->round + 1 + stream.recent / 2 >= committed;
   });
+}
+
+bool Membership::Impl::is_learner_near(LearnerTable::Learner const& learner, Instant now) const {
+  return is_approaching(learner, now) && std::all_of(streams.begin(), streams.end(), [&](auto const& entry) {
+           auto const& [id, stream] = entry;
+           auto const committed = ledger.committed(id);
+           if (is_exchange(id) || committed == 0) return true;
+           // A round that is held but not committed may end either way: wait for a clear moment.
+           return stream.held <= committed && states.round(id) >= committed;
+         });
+}
+
+bool Membership::Impl::is_state_wanted(Instant now) const {
+  if (mode != Mode::member || failure || !is_shrinking() || !table.may_lead(self_id())) return false;
+  return std::any_of(learners.all().begin(), learners.all().end(),
+                     [&](auto const& entry) { return is_approaching(entry.second, now); });
 }
 
 void Membership::Impl::open_ballot(Instant now) {
@@ -174,18 +189,31 @@ void Membership::Impl::choose_value(Instant now, Instant quorum_since) {
 
     auto fresh = fresh_value(value, proposer.promises(), plan);
     if (!fresh) return fail_view(std::move(fresh.error()));
+    // Only after a round whose state this member has noted can anybody be found equal to it.
+    bool const can_compare =
+        std::all_of(fresh->verdicts.begin(), fresh->verdicts.end(), [&](StreamVerdict const& verdict) {
+          return is_exchange(verdict.stream) || verdict.committed == 0 ||
+                 states.round(verdict.stream) == verdict.committed;
+        });
     bool is_one_coming = false;
+    MemberSet left_out;
     for (auto const& [id, learner] : learners.all()) {
-      if (id <= value.highest_named) continue;
-      if (is_admissible(learner.state.positions, fresh->verdicts, states))
+      if (!learner.state.is_ready || id <= value.highest_named) continue;
+      if (is_admissible(learner.state.positions, fresh->verdicts, states)) {
         plan.newcomers.push_back(learner.state.seat);
-      else if (auto const retry = learner_retry.find(id); retry == learner_retry.end() || now >= retry->second)
+      } else if (can_compare && is_approaching(learner, now)) {
         is_one_coming = true;
+        (void)left_out.insert(id);
+      }
     }
     if (is_one_coming && now - quorum_since < std::chrono::duration_cast<Instant::duration>(options.learner_patience))
       return;
     auto const again = now + 4 * std::chrono::duration_cast<Instant::duration>(options.heartbeat_timeout);
-    for (auto const& [id, learner] : learners.all()) learner_retry[id] = again;
+    for (auto const id : left_out) {
+      learner_retry[id] = again;
+      trace("newcomer_waits", {{"member", static_cast<std::int64_t>(id)},
+                               {"reason", std::string("it had not reached the state in which the next view begins")}});
+    }
     fresh = fresh_value(value, proposer.promises(), plan);
     chosen = std::move(*fresh);
   }
@@ -277,7 +305,10 @@ void Membership::Impl::join(Value&& decided, Instant now) {
       std::all_of(decided.verdicts.begin(), decided.verdicts.end(), [&](StreamVerdict const& verdict) {
         return is_exchange(verdict.stream) || states.round(verdict.stream) == verdict.committed;
       });
-  if (decided.names(self_id()) && is_exact) {
+  // Two newcomers that asked at the same time may have been given one id: only one of them is meant.
+  bool const is_meant =
+      std::any_of(decided.seats.begin(), decided.seats.end(), [&](Seat const& seat) { return seat == self; });
+  if (is_meant && is_exact && is_ready) {
     for (auto const& verdict : decided.verdicts) streams[verdict.stream].committed_digest = verdict.digest;
     mode = Mode::member;
     return begin_view(std::move(decided), now);
@@ -295,6 +326,8 @@ void Membership::Impl::join(Value&& decided, Instant now) {
     actions.emplace_back(action::Evicted{});
     return end();
   }
+  for (auto const& seat : value.seats)
+    if (!decided.names(seat.member.id)) actions.emplace_back(action::Disconnect{seat.member.id});
   for (auto const& seat : decided.seats)
     if (!value.names(seat.member.id)) actions.emplace_back(action::Connect{seat});
   value = std::move(decided);

@@ -34,6 +34,9 @@ struct Membership::Impl {
   void suspect(MemberId member, std::string_view evidence, Instant now);
   void exchange_overdue(std::string_view what, Instant now);
   void note_state(StreamPosition const& position, Instant now);
+  bool is_state_wanted(Instant now) const;
+  void seek_entry(Instant now);
+  void note_pace();
   void report_progress(Activity activity, RoundId round, Instant now);
   void leave(Instant now);
   void fail_view(Failure failure);
@@ -83,6 +86,7 @@ struct Membership::Impl {
   void freeze();
   void send_promise(MemberId to);
   bool wants_change(Instant now) const;
+  bool is_approaching(LearnerTable::Learner const& learner, Instant now) const;
   bool is_learner_near(LearnerTable::Learner const& learner, Instant now) const;
   void open_ballot(Instant now);
   void advance_ballot(Instant now);
@@ -148,6 +152,7 @@ struct Membership::Impl {
   LearnerTable learners;
   std::map<MemberId, Instant> learner_retry;  ///< left out once: not the reason for a ballot before then
   StateLog states;
+  bool is_ready = true;  ///< learner: it may be admitted
 
   RoundLedger ledger{0};
   struct Stream {
@@ -155,6 +160,8 @@ struct Membership::Impl {
     Digest held_digest{};
     Digest committed_digest{};
     bool was_open = false;  ///< at the last tick
+    std::uint64_t committed_at_tick = 0;
+    std::uint64_t recent = 0;  ///< rounds committed in the heartbeat period before the last tick
   };
   std::map<StreamId, Stream> streams;
   std::map<StreamId, std::string> stream_names;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -18,7 +19,7 @@
 namespace holdfast::protocol {
 
 /// Bumped when a message changes. Members of one job run the same version of holdfast, so there is no negotiation.
-inline constexpr std::uint32_t kProtocolVersion = 1;
+inline constexpr std::uint32_t kProtocolVersion = 2;
 inline constexpr std::size_t kMaxContributionBytes = std::size_t{1} << 20;
 inline constexpr std::size_t kMaxKeyBytes = 1'024;
 
@@ -116,6 +117,7 @@ struct Decided {
 struct LearnerState {
   Seat seat{};
   std::vector<StreamPosition> positions{};  ///< ascending streams
+  bool is_ready = true;                     ///< else it only follows the views: it has state to fetch first
 };
 
 /// From a proposer to the supervisor.
@@ -130,7 +132,31 @@ struct Certificate {
   MemberId member{};
 };
 
+// --- before a newcomer is connected to the members, and beside the protocol ------------------------------------------
+
+/// First message on a connection of a process that wants to join, instead of Hello. The answer is Seats or Refused; a
+/// member that cannot answer now closes the connection.
+struct Knock {
+  std::uint32_t protocol_version = kProtocolVersion;
+  std::string record;  ///< as members publish them at start
+};
+/// Who is here, and under which id the newcomer may announce itself to them.
+struct Seats {
+  MemberId id{};
+  Value value{};
+};
+/// Asks for what the receiver has published under a key.
+struct Ask {
+  std::string key;
+};
+struct Notice {
+  std::string key;
+  bool is_known = false;
+  std::vector<std::pair<std::string, std::string>> fields;
+};
+
 using Message = std::variant<Hello, Welcome, Refused, Heartbeat, Ready, Contribution, ViewFailed, Leave, Prepare,
-                             Promise, Preempted, Propose, Accepted, Decided, LearnerState, FenceRequest, Certificate>;
+                             Promise, Preempted, Propose, Accepted, Decided, LearnerState, FenceRequest, Certificate,
+                             Knock, Seats, Ask, Notice>;
 
 }  // namespace holdfast::protocol

@@ -47,7 +47,7 @@ tl::unexpected<Failure> refuse(std::string const& name, std::string const& what)
   return fail(std::move(failure));
 }
 
-std::string describe(StateLayout const& layout) {
+std::string describe_layout(StateLayout const& layout) {
   std::string text = layout.dtype + " [";
   for (std::size_t i = 0; i < layout.shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(layout.shape[i]);
   return text + "]";
@@ -96,7 +96,8 @@ void StateRegistry::add(std::string name, Sharing sharing, Locate locate, StateL
   auto const given = part.locate().size();
   if (bytes != given || state_element_bytes(part.layout.dtype) == 0)
     throw Error(Errc::bad_argument, "part '" + name + "' has " + std::to_string(given) +
-                                        " bytes, which is not what its layout " + describe(part.layout) + " takes");
+                                        " bytes, which is not what its layout " + describe_layout(part.layout) +
+                                        " takes");
   part.bytes = *bytes;
   insert(std::move(name), std::move(part));
 }
@@ -104,7 +105,7 @@ void StateRegistry::add(std::string name, Sharing sharing, Locate locate, StateL
 void StateRegistry::add(std::string name, Sharing sharing, StateLayout layout, Save save, Load load) {
   auto const bytes = bytes_of(layout);
   if (!bytes || state_element_bytes(layout.dtype) == 0)
-    throw Error(Errc::bad_argument, "part '" + name + "' cannot have the layout " + describe(layout));
+    throw Error(Errc::bad_argument, "part '" + name + "' cannot have the layout " + describe_layout(layout));
   insert(std::move(name), {sharing, std::move(layout), *bytes, true, {}, std::move(save), std::move(load)});
 }
 
@@ -115,6 +116,14 @@ void StateRegistry::add(std::string name, Sharing sharing, Save save, Load load)
 void StateRegistry::remove(std::string_view name) {
   auto const found = parts_.find(name);
   if (found != parts_.end()) parts_.erase(found);
+}
+
+std::vector<std::pair<std::string, std::string>> StateRegistry::describe() const {
+  std::vector<std::pair<std::string, std::string>> parts;
+  for (auto const& [name, part] : parts_)
+    parts.emplace_back(name, std::string(part.sharing == Sharing::own ? "own" : "replicated") + " " +
+                                 (part.has_fixed_size ? describe_layout(part.layout) : "of any size"));
+  return parts;
 }
 
 std::span<std::byte> StateRegistry::memory_of(std::string const& name, Part const& part) {
@@ -138,7 +147,8 @@ StatePart StateRegistry::copy(std::string const& name, Part const& part) {
     copied.layout.shape = {copied.bytes.size()};
   } else if (copied.bytes.size() != part.bytes) {
     throw Error(Errc::bad_argument, "part '" + name + "' gave " + std::to_string(copied.bytes.size()) +
-                                        " bytes, which is not what its layout " + describe(part.layout) + " takes");
+                                        " bytes, which is not what its layout " + describe_layout(part.layout) +
+                                        " takes");
   }
   return copied;
 }
@@ -166,8 +176,8 @@ Outcome<void> StateRegistry::check(StateSnapshot const& snapshot) const {
                                     ? "is each member's own here, but shared in the state given"
                                     : "is shared here, but a member's own in the state given");
     if (part.has_fixed_size && (part.layout != given.layout || part.bytes != given.bytes.size()))
-      return refuse(given.name,
-                    "is " + describe(part.layout) + " here and " + describe(given.layout) + " in the state given");
+      return refuse(given.name, "is " + describe_layout(part.layout) + " here and " + describe_layout(given.layout) +
+                                    " in the state given");
   }
   for (auto const& [name, part] : parts_) {
     bool const is_given = std::any_of(snapshot.begin(), snapshot.end(),

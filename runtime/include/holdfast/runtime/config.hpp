@@ -15,7 +15,14 @@ namespace holdfast {
 struct Config {
   std::optional<int> rank;        ///< HOLDFAST_RANK: position of this member at start
   std::optional<int> world_size;  ///< HOLDFAST_WORLD_SIZE: members at start
-  std::string rendezvous;       ///< HOLDFAST_RENDEZVOUS: file:///directory or tcp://host:port; empty: ask the launcher
+  std::string rendezvous;  ///< HOLDFAST_RENDEZVOUS: file:///directory or tcp://host:port; empty: ask the launcher
+  /// HOLDFAST_JOIN: tcp://host:port[,...] of members, or file:///directory where they publish themselves: this process
+  /// joins a running job. rank and world_size then mean nothing.
+  std::string join;
+  /// HOLDFAST_JOIN_RATE: bytes per second at which a member sends its state to a newcomer; 0: as fast as it goes
+  std::size_t join_rate = 0;
+  /// HOLDFAST_JOIN_BUFFER_BYTES: results of rounds that may wait for a newcomer, at either end.
+  std::size_t join_buffer_bytes = std::size_t{1} << 30;
   std::string job_id;           ///< HOLDFAST_JOB_ID: members of another job are ignored
   std::string bind_address;     ///< HOLDFAST_BIND_ADDRESS: empty: loopback on one host, a private address on several
   std::string job_secret;       ///< HOLDFAST_JOB_SECRET: what members prove to know; printed as "(hidden)"
@@ -36,14 +43,22 @@ struct Config {
   /// member ends with the same failure; a false suspicion then ends the job, so give it a timeout of seconds.
   std::string on_loss = "shrink";
   /// HOLDFAST_QUORUM: who must agree on the next view. `majority`: more than half, or all whose end nobody observed if
-  /// that is half. `certified`: all whose end nobody observed; the supervisor ends one that hangs, so that the rest goes
-  /// on down to the last. `auto`: certified where one supervisor on one host started everybody, else majority.
+  /// that is half. `certified`: all whose end nobody observed; the supervisor ends one that hangs, so that the rest
+  /// goes on down to the last. `auto`: certified where one supervisor on one host started everybody, else majority.
   std::string quorum = "auto";
   /// HOLDFAST_SUPERVISOR: socket of the program that started this member, for fencing and certificates;
   /// unix:///path, set by `holdfast run`.
   std::string supervisor;
   /// HOLDFAST_PARKED_LIMIT_MS: how long a member without a quorum waits before it gives up.
   std::chrono::milliseconds parked_limit{600'000};
+  /// HOLDFAST_SLOW_POLICY: what happens to a member whose training thread comes late to a round. `wait`: the others
+  /// wait. `skip`: the round ends without its contribution. `evict`: the others go on without it; needs on_loss =
+  /// shrink.
+  std::string slow_policy = "wait";
+  /// HOLDFAST_SLOW_FACTOR: late is who takes longer than so many times the median of recent rounds ...
+  std::size_t slow_factor = 4;
+  /// HOLDFAST_SLOW_FLOOR_MS: ... and keeps half of the members waiting for at least this long.
+  std::chrono::milliseconds slow_floor{500};
   std::chrono::milliseconds op_timeout{30'000};     ///< HOLDFAST_OP_TIMEOUT_MS: default deadline of one operation
   std::chrono::milliseconds start_timeout{60'000};  ///< HOLDFAST_START_TIMEOUT_MS: for the members to find each other
   std::size_t chunk_bytes = std::size_t{1} << 20;   ///< HOLDFAST_CHUNK_BYTES: unit of progress of bulk data

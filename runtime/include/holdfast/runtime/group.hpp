@@ -31,18 +31,40 @@ struct GroupState;
 /// Threads: all functions from any thread.
 class Group {
  public:
-  /// Finds the other members as `config` says and joins them.
+  /// Finds the other members as `config` says and joins them; with config.join set, as a newcomer to a running job: it
+  /// returns once the members are known, and enter() (or what fetches the training state) makes it a member.
   /// @throws Error start_failed, bad_config, mismatch or environment; the message names the remedy
   [[nodiscard]] static Group join(Config const& config);
 
   /// `members` handles of one group inside this process, for tests and for members that are threads.
   [[nodiscard]] static std::vector<Group> in_threads(int members, Config const& config = {});
 
+  /// A group of those members that give the same name: the members of one site, say. It has a view of its own, and
+  /// ranks follow those of this group. Collective over the current view. Its connections are new ones; this group and
+  /// the new one live and end independently.
+  /// @throws Error mismatch, start_failed or environment, as join(); view_changed when a member is lost meanwhile
+  [[nodiscard]] Group subgroup(std::string_view name) const;
+
   [[nodiscard]] View view() const;
   [[nodiscard]] MemberId self() const;
   [[nodiscard]] int rank() const;
   [[nodiscard]] int world_size() const;
   [[nodiscard]] Config const& config() const;
+
+  /// From join() of a running job until the members have decided a view with this one. Meanwhile view() is the members
+  /// and this newcomer under number 0, which no view has, and agree() compares with what the members agreed on.
+  [[nodiscard]] bool is_newcomer() const;
+  /// Newcomer: its state is that which it noted last (Rounds::note_state) and goes on from there; waits until it is a
+  /// member. Members: does nothing.
+  /// @return pending when the deadline passed: call again; evicted when its id cannot be named any more: renew()
+  Outcome<void> enter(Deadline deadline);
+  /// Newcomer: what it noted of its state holds no longer; it is not to be admitted until enter() is called again.
+  /// @return false: it is a member already
+  bool withdraw();
+  /// Newcomer: gets another id, since a later one was named first. Not while other functions are called.
+  Outcome<void> renew(Deadline deadline);
+  /// Where newcomers may call this member, as their key `join` takes it; empty: nowhere.
+  [[nodiscard]] std::string join_address() const;
 
   /// Small all-gather over the control connections: every member gets the bytes of all, in rank order.
   /// @param key    names the exchange; every member calls it with the same keys, each key any number of times
@@ -63,6 +85,14 @@ class Group {
   /// same Errc::mismatch, which names the first differing member, the field and both values.
   [[nodiscard]] Outcome<void> agree(std::string_view subject, Fields const& fields, Deadline deadline,
                                     std::optional<ViewId> only_in = {});
+
+  /// What the members, this one among them, last agreed on for a subject. Newcomers ask the members until one knows it.
+  [[nodiscard]] Outcome<Fields> agreed(std::string_view subject, Deadline deadline);
+
+  /// Shows `fields`, at most 1 MiB, to whoever asks this member; replaces what was shown under this key.
+  void publish(std::string_view key, Fields const& fields);
+  /// What a member of view() has published; nothing when it has not, or does not answer in time.
+  [[nodiscard]] std::optional<Fields> ask(MemberId member, std::string_view key, Deadline deadline);
 
   /// How many times this was called before with this name at this member: members that make the same calls get the same
   /// number, so that what they create can be told apart.
@@ -87,6 +117,9 @@ class Group {
   /// Ends this membership in good order: the others are told that this is no failure. A round or exchange of theirs
   /// that still needs this member fails with member_left. Leaving twice does nothing.
   Outcome<void> leave(Deadline deadline);
+
+  /// What this member has written to its control connections so far.
+  [[nodiscard]] std::uint64_t control_bytes() const;
 
  private:
   explicit Group(std::shared_ptr<GroupState> state);

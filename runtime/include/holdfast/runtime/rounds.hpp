@@ -63,6 +63,12 @@ class Rounds {
   /// announcing this round (so a wait for such a member's data should ask here too). Never blocks.
   [[nodiscard]] Outcome<bool> is_committed(RoundId round) const;
 
+  /// The digest of the training state after a committed round of a stream. Members: what newcomers are compared with.
+  /// Newcomers: how far they are; an empty digest says no more than that.
+  void note_state(RoundId after, Digest state);
+  /// Whether a newcomer is so near that this member should note its state after each round.
+  [[nodiscard]] bool is_state_wanted() const;
+
   /// Called (on the protocol thread, briefly, without locks) whenever a round commits over the control connections, a
   /// member leaves or the view fails. Replaces the previous listener of the same key; an empty function removes it, and
   /// on return the removed listener is not running.

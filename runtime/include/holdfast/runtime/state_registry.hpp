@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <holdfast/runtime/outcome.hpp>
@@ -71,6 +72,9 @@ class StateRegistry {
   void remove(std::string_view name);
   [[nodiscard]] bool contains(std::string_view name) const { return parts_.contains(name); }
   [[nodiscard]] std::size_t parts() const { return parts_.size(); }
+
+  /// Name, kind and layout of each part, as text that members can compare.
+  [[nodiscard]] std::vector<std::pair<std::string, std::string>> describe() const;
 
   /// A copy of the parts of one kind, or of all.
   [[nodiscard]] StateSnapshot snapshot(Sharing sharing) const;
