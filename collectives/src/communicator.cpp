@@ -13,14 +13,17 @@ namespace holdfast {
 Outcome<Communicator> Communicator::create(Group const& group, CommunicatorOptions const& options) {
   auto const& config = group.config();
   std::size_t const chunk_bytes = options.chunk_bytes != 0 ? options.chunk_bytes : config.chunk_bytes;
-  pipeline::Connector connector(group, options.fabric.empty() ? config.fabric : options.fabric, chunk_bytes);
-  auto connection = connector.connect(nullptr, [] { return true; });
+  auto const slow = options.slow_members.value_or(SlowMembers::from(config));
+  slow.validate();
+  pipeline::Connector connector(group, options.fabric.empty() ? config.fabric : options.fabric, chunk_bytes,
+                                slow.policy);
+  auto connection = group.is_newcomer() ? connector.connect_alone() : connector.connect(nullptr, [] { return true; });
   if (!connection && connection.error().code == Errc::environment)
     throw Error(Errc::environment, connection.error().detail);
   if (!connection) return fail(connection.error());
 
   Communicator communicator;
-  communicator.impl_ = std::make_shared<Impl>(group, std::move(*connection), std::move(connector), chunk_bytes);
+  communicator.impl_ = std::make_shared<Impl>(group, std::move(*connection), std::move(connector), chunk_bytes, slow);
   return communicator;
 }
 
@@ -36,10 +39,12 @@ Communicator& Communicator::operator=(Communicator&&) noexcept = default;
 Communicator::~Communicator() = default;
 
 int Communicator::rank() const {
-  return impl_->engine.connection()->rank;
+  auto const connection = impl_->engine.connection();
+  return connection->is_provisional() ? group().rank() : connection->rank;
 }
 int Communicator::world_size() const {
-  return impl_->engine.connection()->world_size();
+  auto const connection = impl_->engine.connection();
+  return connection->is_provisional() ? group().world_size() : connection->world_size();
 }
 Group& Communicator::group() const {
   return impl_->engine.group();
@@ -52,8 +57,17 @@ Bucket Communicator::allocate(std::size_t elements, DType dtype) {
   return Bucket(std::make_shared<Bucket::Impl>(impl_->arena, elements, dtype));
 }
 
-Stream Communicator::stream(std::string_view name) {
-  return {impl_->engine.open_stream(name)};
+Stream Communicator::stream(std::string_view name, std::optional<SlowMembers> const& slow_members) {
+  if (slow_members) slow_members->validate();
+  return {impl_->engine.open_stream(name, slow_members.value_or(impl_->slow))};
+}
+
+void Communicator::register_layout(Stream stream, std::size_t elements, DType dtype, AggregateOptions const& options) {
+  impl_->engine.register_layout(stream.index, layout_of(*impl_, elements, dtype, options));
+}
+
+void Communicator::wait_for_at_least(Stream stream, int contributions) {
+  impl_->engine.wait_for_at_least(stream.index, contributions);
 }
 
 Round Communicator::begin(Stream stream) {
@@ -62,6 +76,7 @@ Round Communicator::begin(Stream stream) {
 
 Work Communicator::alone(std::function<Work(Round&)> const& add) {
   Round round = begin();
+  round.impl_->holds_one = true;
   Work const work = add(round);
   work.impl_->is_lone = true;
   round.impl_->is_lone = true;

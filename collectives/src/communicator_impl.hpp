@@ -11,17 +11,24 @@
 namespace holdfast {
 
 struct Communicator::Impl {
-  Impl(Group const& group, pipeline::Connection connection, pipeline::Connector connector, std::size_t bytes_per_chunk)
+  Impl(Group const& group, pipeline::Connection connection, pipeline::Connector connector, std::size_t bytes_per_chunk,
+       SlowMembers const& slow_members)
       : chunk_bytes(bytes_per_chunk),
+        slow(slow_members),
         arena(*connection.fabric),
         engine(group, std::move(connection), std::move(connector), arena) {
-    default_stream = engine.open_stream("default");
+    default_stream = engine.open_stream("default", slow);
   }
   std::size_t chunk_bytes;
+  SlowMembers slow;
   ArenaPool arena;
   pipeline::Engine engine;  // after what its rounds use
   std::uint32_t default_stream = 0;
 };
+
+/// A collective without memory: what another one of this kind is made from.
+[[nodiscard]] std::shared_ptr<pipeline::Collective> layout_of(Communicator::Impl& communicator, std::size_t elements,
+                                                              DType dtype, AggregateOptions const& options);
 
 struct Work::Impl {
   std::shared_ptr<Communicator::Impl> communicator;
@@ -34,7 +41,8 @@ struct Round::Impl {
   std::shared_ptr<Communicator::Impl> communicator;
   std::shared_ptr<pipeline::RoundState> state;
   bool is_sealed = false;
-  bool is_lone = false;  ///< goes on without its handle
+  bool is_lone = false;    ///< goes on without its handle
+  bool holds_one = false;  ///< the first collective will be the last
 
   Impl(std::shared_ptr<Communicator::Impl> communicator, std::uint32_t stream);
   ~Impl();

@@ -55,8 +55,8 @@ Descriptor describe(AggregateOptions const& options, DType dtype, std::size_t el
   require(is_floating_point(dtype), "aggregate works on floating-point elements, got " + std::string(name(dtype)) +
                                         "; use all_reduce for integers");
   require(options.byzantine >= 0, "byzantine is " + std::to_string(options.byzantine) + ", must be 0 or more");
-  require(std::isfinite(options.weight) && options.weight > 0,
-          "weight is " + std::to_string(options.weight) + ", must be positive and finite");
+  require(std::isfinite(options.weight) && options.weight >= 0,
+          "weight is " + std::to_string(options.weight) + ", must be finite and not negative");
   require(
       !options.codec || (rules::center_source(options.rule) != rules::CenterSource::median &&
                          (!options.fallback || rules::center_source(*options.fallback) != rules::CenterSource::median)),
@@ -67,15 +67,16 @@ Descriptor describe(AggregateOptions const& options, DType dtype, std::size_t el
   auto descriptor = describe(CollectiveKind::aggregate, dtype, elements);
   descriptor.scope = options.scope;
   descriptor.byzantine = options.byzantine;
-  descriptor.set_rule((options.condition.empty() ? "" : options.condition + ", ") + options.rule.text() +
-                      (options.fallback ? " or else " + options.fallback->text() : "") +
-                      describe_coding(options, dtype, elements));
+  descriptor.set_rule(options.rule.text() + (options.fallback ? " or else " + options.fallback->text() : "") +
+                          (options.says_spread ? ", with spread" : "") + describe_coding(options, dtype, elements),
+                      options.condition);
   descriptor.weight = options.weight;
+  descriptor.is_absent = options.weight == 0;
   return descriptor;
 }
 
 pipeline::AppliedRule applied_rule(AggregateOptions const& options) {
-  return {options.rule, options.fallback};
+  return {options.rule, options.fallback, options.says_spread, {options.contributes, options.redo_until}};
 }
 
 Descriptor describe(ReduceOp op, CollectiveKind kind, DType dtype, std::size_t elements) {
@@ -146,6 +147,7 @@ Work Round::Impl::add(Descriptor descriptor, std::optional<pipeline::AppliedRule
   auto& engine = communicator->engine;
   descriptor.round = state->id.number;
   descriptor.index_in_round = state->added;
+  descriptor.is_last = holds_one;
   auto collective = std::make_shared<pipeline::Collective>(std::move(descriptor), std::move(rule), std::move(coding),
                                                            std::move(memory), communicator->chunk_bytes, engine.pool());
   auto status = collective->status();
@@ -165,7 +167,7 @@ Work Round::Impl::add(Descriptor descriptor, std::optional<pipeline::AppliedRule
     result = arena.allocate(ArenaUse::result, owner->bytes());
     return std::pair<std::byte*, fabrics::Arena const*>(result.data(), result.arena().get());
   };
-  memory.deliver = [owner, next] { owner->current.store(next, std::memory_order_release); };
+  memory.deliver = [owner, next](bool) { owner->current.store(next, std::memory_order_release); };
   memory.release = [owner] {};  // keeps the bucket until the exchange is over
   return add(std::move(descriptor), std::move(rule), std::move(memory));
 }
@@ -192,7 +194,7 @@ Work Round::Impl::add(Descriptor descriptor, std::optional<pipeline::AppliedRule
     staged->result = staging.take(ArenaUse::result, bytes);
     return std::pair<std::byte*, fabrics::Arena const*>(staged->result.data(), staged->result.arena().get());
   };
-  memory.deliver = [staged, out] {
+  memory.deliver = [staged, out](bool) {
     if (out.bytes() > 0) kernels::stream_copy(out.data(), staged->result.data(), out.bytes());
   };
   memory.release = [&staging, staged, in_bytes = in.bytes(), out_bytes = out.bytes()] {
@@ -270,8 +272,8 @@ Work Round::Impl::add_coded(Descriptor descriptor, AggregateOptions const& optio
     owner->results[next] = arena.allocate(ArenaUse::result, owner->bytes());
     return coded->renew();
   };
-  memory.deliver = [coded, owner, next] {
-    coded->commit();
+  memory.deliver = [coded, owner, next](bool is_contained) {
+    if (is_contained) coded->commit();
     owner->current.store(next, std::memory_order_release);
   };
   memory.release = [coded, owner] { coded->release(); };
@@ -284,13 +286,22 @@ Work Round::Impl::add_coded(Descriptor descriptor, AggregateOptions const& optio
   auto memory = coded->memory();
   memory.decoded = [decoded] { return decoded->data(); };
   memory.renew_result = [coded] { return coded->renew(); };
-  memory.deliver = [coded, decoded, out] {
-    coded->commit();
+  memory.deliver = [coded, decoded, out](bool is_contained) {
+    if (is_contained) coded->commit();
     if (out.bytes() > 0)
       kernels::stream_copy(out.data(), reinterpret_cast<std::byte const*>(decoded->data()), out.bytes());
   };
   memory.release = [coded] { coded->release(); };
   return add(std::move(descriptor), applied_rule(options), std::move(memory), coded->coding);
+}
+
+std::shared_ptr<pipeline::Collective> layout_of(Communicator::Impl& communicator, std::size_t elements, DType dtype,
+                                                AggregateOptions const& options) {
+  std::optional<pipeline::Coding> coding;
+  if (options.codec) coding = pipeline::Coding{*options.codec, result_codec(options)};
+  return std::make_shared<pipeline::Collective>(describe(options, dtype, elements), applied_rule(options),
+                                                std::move(coding), pipeline::CollectiveMemory{},
+                                                communicator.chunk_bytes, communicator.engine.pool());
 }
 
 Round::Round(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}

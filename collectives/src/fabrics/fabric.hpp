@@ -135,6 +135,9 @@ class Fabric {
                                                        std::byte const* contribution, std::byte* result) = 0;
   [[nodiscard]] virtual std::unique_ptr<SmallExchange> open_small(ExchangeKey key) = 0;
 
+  /// What `rank` said of an exchange that this member has not opened yet; null: nothing so far.
+  [[nodiscard]] virtual Announcement const* early_announcement(ExchangeKey key, int rank) = 0;
+
   /// Moves what can be moved now; true if anything happened.
   virtual bool progress() = 0;
   /// Returns when something may have happened, wake() was called, or `at_most` has passed. May return early.

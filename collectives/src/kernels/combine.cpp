@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <vector>
 
 #include "kernels/highway.hpp"
 #include "kernels/kernels.hpp"
@@ -225,6 +226,94 @@ void weighted_rows(std::byte const* const* rows, double const* coefficients, std
       dtype, [=](auto format) HWY_ATTR { weighted_sum<decltype(format)>(rows, coefficients, count, elements, out); });
 }
 
+/// One vector of each of kVectors neighbouring groups: the terms in order, each product rounded before it is added.
+template <class Format, std::size_t kVectors, bool kWeighted, class D>
+HWY_INLINE void sum_terms(D d, std::byte const* const* rows, typename Format::Compute const* coefficients,
+                          std::size_t count, std::size_t at, Divisor<Format> const& divisor, std::byte* out) {
+  std::size_t const lanes = hn::Lanes(d);
+  Vector<D> sum[kVectors];
+  for (std::size_t v = 0; v < kVectors; ++v) {
+    sum[v] = Format::load(d, rows[0], at + v * lanes);
+    if constexpr (kWeighted) sum[v] = hn::Mul(hn::Set(d, coefficients[0]), sum[v]);
+  }
+  for (std::size_t t = 1; t < count; ++t) {
+    std::byte const* const row = rows[t];
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      auto const value = Format::load(d, row, at + v * lanes);
+      if constexpr (kWeighted) {
+        sum[v] = hn::Add(sum[v], hn::Mul(hn::Set(d, coefficients[t]), value));
+      } else {
+        sum[v] = hn::Add(sum[v], value);
+      }
+    }
+  }
+  for (std::size_t v = 0; v < kVectors; ++v) {
+    if constexpr (!kWeighted) sum[v] = divisor.exact ? divisor.scale(d, sum[v]) : divisor.divide(d, sum[v]);
+    Format::store(d, sum[v], out, at + v * lanes);
+  }
+}
+
+/// A combination of rows that lie in L1: all terms of a few vectors at a time, nothing goes through memory between.
+template <class Format, bool kWeighted>
+HWY_NOINLINE void sum_short(std::byte const* const* rows, typename Format::Compute const* coefficients,
+                            std::size_t count, std::size_t from, std::size_t elements, std::byte* out) {
+  using T = typename Format::Compute;
+  constexpr std::size_t kVectors = 4;
+  hn::ScalableTag<T> const d;
+  hn::CappedTag<T, 1> const d1;
+  Divisor<Format> const divisor(count);
+  std::size_t const lanes = hn::Lanes(d);
+  std::size_t const end = from + elements;
+  std::size_t at = from;
+  for (; at + kVectors * lanes <= end; at += kVectors * lanes)
+    sum_terms<Format, kVectors, kWeighted>(d, rows, coefficients, count, at, divisor, out);
+  for (; at + lanes <= end; at += lanes)
+    sum_terms<Format, 1, kWeighted>(d, rows, coefficients, count, at, divisor, out);
+  for (; at < end; ++at) sum_terms<Format, 1, kWeighted>(d1, rows, coefficients, count, at, divisor, out);
+}
+
+template <class Format>
+HWY_NOINLINE void mix_format(Rows const& rows, Combination const* mixture, std::byte* const* out, std::size_t outputs) {
+  using T = typename Format::Compute;
+  constexpr std::size_t kMixed = 256;  // of 16 rows so many elements stay in L1
+  struct Terms {
+    std::size_t begin;
+    std::size_t count;
+  };
+  std::vector<std::byte const*> data;
+  std::vector<T> coefficients;
+  std::vector<Terms> terms;
+  for (std::size_t k = 0; k < outputs; ++k) {
+    std::size_t const begin = data.size();
+    for (std::size_t row = 0; row < rows.data.size(); ++row) {
+      double const c = mixture[k].coefficients[row];
+      if (c == 0) continue;
+      data.push_back(rows.data[row]);
+      coefficients.push_back(static_cast<T>(c));
+    }
+    terms.push_back({begin, data.size() - begin});
+  }
+  for (std::size_t from = 0; from < rows.elements; from += kMixed) {
+    std::size_t const elements = std::min(kMixed, rows.elements - from);
+    for (std::size_t k = 0; k < outputs; ++k) {
+      auto const [begin, count] = terms[k];
+      if (count == 0) {
+        std::size_t const width = sizeof(typename Format::Storage);
+        std::fill_n(out[k] + from * width, elements * width, std::byte{0});
+      } else if (mixture[k].equal_weights) {
+        sum_short<Format, false>(data.data() + begin, nullptr, count, from, elements, out[k]);
+      } else {
+        sum_short<Format, true>(data.data() + begin, coefficients.data() + begin, count, from, elements, out[k]);
+      }
+    }
+  }
+}
+
+void mix_rows(Rows const& rows, Combination const* mixture, std::byte* const* out, std::size_t outputs) {
+  with_float_format(rows.dtype,
+                    [&](auto format) HWY_ATTR { mix_format<decltype(format)>(rows, mixture, out, outputs); });
+}
+
 /// Works on the stored bits: a dtype is (width, exponent mask), nothing is converted.
 template <class Bits>
 HWY_NOINLINE bool exponents_below(std::byte const* data, std::size_t elements, Bits exponent) {
@@ -294,6 +383,7 @@ namespace holdfast::kernels {
 
 HWY_EXPORT(average_rows);
 HWY_EXPORT(weighted_rows);
+HWY_EXPORT(mix_rows);
 HWY_EXPORT(finite_elements);
 HWY_EXPORT(widen_row);
 HWY_EXPORT(narrow_row);
@@ -369,6 +459,11 @@ void combine(Rows const& rows, Combination const& combination, std::byte const* 
     HWY_DYNAMIC_DISPATCH(weighted_rows)
     (terms.data(), coefficients.data(), terms.size(), rows.elements, rows.dtype, out);
   }
+}
+
+void mix(Rows const& rows, std::span<Combination const> mixture, std::span<std::byte* const> out) {
+  if (rows.elements == 0) return;
+  HWY_DYNAMIC_DISPATCH(mix_rows)(rows, mixture.data(), out.data(), mixture.size());
 }
 
 }  // namespace holdfast::kernels

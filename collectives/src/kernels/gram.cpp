@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include <hwy/aligned_allocator.h>
+#include <hwy/cache_control.h>
 
 #include "kernels/highway.hpp"
 #include "kernels/kernels.hpp"
@@ -168,10 +169,35 @@ HWY_INLINE void multiply(Tile const& tile, double const* strip, std::size_t elem
   }
 }
 
+/// The elements of a float32 row to `copy`, past the caches, and in fp64 to the strip: both from one reading.
+HWY_INLINE void convert_and_copy(std::byte const* row, std::size_t from, std::size_t elements, std::byte* copy,
+                                 double* HWY_RESTRICT strip) {
+  std::size_t element = 0;
+#if HWY_TARGET != HWY_SCALAR  // where a vector has no halves
+  // Whole vectors of float32: a part of one cannot be streamed.
+  hn::ScalableTag<float> const df;
+  hn::Half<decltype(df)> const dh;
+  hn::Rebind<double, decltype(dh)> const d;
+  std::size_t const lanes = hn::Lanes(df);
+  for (; element + lanes <= elements; element += lanes) {
+    auto const value = Float32Format::load(df, row, from + element);
+    hn::Stream(value, df, reinterpret_cast<float*>(copy) + from + element);
+    hn::StoreU(hn::PromoteTo(d, hn::LowerHalf(dh, value)), d, strip + element);
+    hn::StoreU(hn::PromoteTo(d, hn::UpperHalf(dh, value)), d, strip + element + lanes / 2);
+  }
+#endif
+  hn::CappedTag<float, 1> const d1;
+  for (; element < elements; ++element) {
+    auto const value = Float32Format::load(d1, row, from + element);
+    Float32Format::store(d1, value, copy, from + element);
+    strip[element] = static_cast<double>(hn::GetLane(value));
+  }
+}
+
 /// One row of a strip in fp64, minus the centre, padded with zeros (which add nothing) to whole lanes.
 template <class Format>
 HWY_INLINE void convert(std::byte const* row, std::byte const* center, std::size_t from, std::size_t elements,
-                        double* HWY_RESTRICT strip) {
+                        std::byte* copy, double* HWY_RESTRICT strip) {
   auto const load = [](auto d, std::byte const* data, std::size_t element) HWY_ATTR {
     if constexpr (std::is_same_v<typename Format::Compute, double>) {
       return Format::load(d, data, element);
@@ -180,7 +206,9 @@ HWY_INLINE void convert(std::byte const* row, std::byte const* center, std::size
     }
   };
   auto* const out = reinterpret_cast<std::byte*>(strip);
-  if (center == nullptr) {
+  if (copy != nullptr && center == nullptr) {
+    convert_and_copy(row, from, elements, copy, strip);
+  } else if (center == nullptr) {
     for_each_vector<double>(elements, [=](auto d, std::size_t i) HWY_ATTR {
       store_lanes(d, load(d, row, from + i), out + i * sizeof(double));
     });
@@ -195,8 +223,8 @@ HWY_INLINE void convert(std::byte const* row, std::byte const* center, std::size
 /// @param strip kStripElements values per row
 /// @param sums  kLanes values per entry of the triangle
 template <class Format>
-HWY_INLINE void gram(Rows const& rows, std::byte const* center, double* strip, double* sums, std::size_t sums_length,
-                     double* packed) {
+HWY_INLINE void gram(Rows const& rows, std::byte const* center, std::byte* const* copies, double* strip, double* sums,
+                     std::size_t sums_length, double* packed) {
   int const n = rows.count();
   bool const exact = std::is_same_v<typename Format::Compute, float> && center == nullptr;
   for (std::size_t block = 0; block < rows.elements; block += kBlockElements) {
@@ -206,6 +234,7 @@ HWY_INLINE void gram(Rows const& rows, std::byte const* center, double* strip, d
       std::size_t const elements = std::min(kStripElements, block_end - from);
       for (int row = 0; row < n; ++row)
         convert<Format>(rows.data[static_cast<std::size_t>(row)], center, from, elements,
+                        copies == nullptr ? nullptr : copies[row],
                         strip + static_cast<std::size_t>(row) * kStripElements);
       for_each_tile(n, [&](Tile const& tile) HWY_ATTR {
         if (exact) {
@@ -215,6 +244,8 @@ HWY_INLINE void gram(Rows const& rows, std::byte const* center, double* strip, d
         }
       });
     }
+    // Streamed stores are weakly ordered; another thread may go on with this collective.
+    if (copies != nullptr) hwy::FlushStream();
     for_each_tile(n, [&](Tile const& tile) {
       double const* lanes = sums + tile.sums;
       for (int i = tile.row; i < tile.row + tile.rows; ++i) {
@@ -229,26 +260,26 @@ HWY_INLINE void gram(Rows const& rows, std::byte const* center, double* strip, d
 }
 
 template <class Format>
-HWY_NOINLINE void gram_of_few(Rows const& rows, std::byte const* center, double* packed) {
+HWY_NOINLINE void gram_of_few(Rows const& rows, std::byte const* center, std::byte* const* copies, double* packed) {
   HWY_ALIGN double strip[static_cast<std::size_t>(kFewRows) * kStripElements];
   HWY_ALIGN double sums[packed_entries(kFewRows) * kLanes];
-  gram<Format>(rows, center, strip, sums, packed_entries(rows.count()) * kLanes, packed);
+  gram<Format>(rows, center, copies, strip, sums, packed_entries(rows.count()) * kLanes, packed);
 }
 
 template <class Format>
-HWY_NOINLINE void gram_of_many(Rows const& rows, std::byte const* center, double* packed) {
+HWY_NOINLINE void gram_of_many(Rows const& rows, std::byte const* center, std::byte* const* copies, double* packed) {
   std::size_t const sums_length = packed_entries(rows.count()) * kLanes;
   auto const strip = hwy::AllocateAligned<double>(rows.data.size() * kStripElements);
   auto const sums = hwy::AllocateAligned<double>(sums_length);
-  gram<Format>(rows, center, strip.get(), sums.get(), sums_length, packed);
+  gram<Format>(rows, center, copies, strip.get(), sums.get(), sums_length, packed);
 }
 
-void gram_rows(Rows const& rows, std::byte const* center, double* packed) {
+void gram_rows(Rows const& rows, std::byte const* center, std::byte* const* copies, double* packed) {
   with_float_format(rows.dtype, [&](auto format) HWY_ATTR {
     if (rows.count() <= kFewRows) {
-      gram_of_few<decltype(format)>(rows, center, packed);
+      gram_of_few<decltype(format)>(rows, center, copies, packed);
     } else {
-      gram_of_many<decltype(format)>(rows, center, packed);
+      gram_of_many<decltype(format)>(rows, center, copies, packed);
     }
   });
 }
@@ -262,9 +293,10 @@ namespace holdfast::kernels {
 
 HWY_EXPORT(gram_rows);
 
-void accumulate_gram(Rows const& rows, std::byte const* center, std::span<double> packed_upper) {
+void accumulate_gram(Rows const& rows, std::byte const* center, std::span<double> packed_upper,
+                     std::span<std::byte* const> copies) {
   if (rows.count() == 0 || rows.elements == 0) return;
-  HWY_DYNAMIC_DISPATCH(gram_rows)(rows, center, packed_upper.data());
+  HWY_DYNAMIC_DISPATCH(gram_rows)(rows, center, copies.empty() ? nullptr : copies.data(), packed_upper.data());
 }
 
 }  // namespace holdfast::kernels

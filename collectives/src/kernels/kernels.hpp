@@ -88,7 +88,11 @@ bool average(Rows const& rows, std::uint64_t divisor, std::byte* out);
 /// @param center  same dtype and elements as a row, or null for zeros
 void combine(Rows const& rows, Combination const& combination, std::byte const* center, std::byte* out);
 
-/// combine() without a centre in the same manner.
+/// out[k] = combine() of the rows by mixture[k], without a centre, for all k: the rows are read from memory once.
+/// @param out one pointer per combination, each [rows.elements]; may overlap no row
+void mix(Rows const& rows, std::span<Combination const> mixture, std::span<std::byte* const> out);
+
+/// combine() without a centre, as average_to_all() does it.
 /// @return whether the block was suited; if not, nothing is done
 [[nodiscard]] bool combine_to_all(Rows const& rows, Combination const& combination,
                                   std::span<std::byte* const> destinations, Digester& digester);
@@ -109,7 +113,10 @@ void narrow(float const* values, std::size_t elements, DType dtype, std::byte* o
 /// The columns of a call are cut into blocks of kBlockElements. A block is summed in eight lanes (column modulo 8, in
 /// ascending order), the lanes by a fixed tree, and the blocks are added in ascending order; so the bits do not depend
 /// on the number of calls as long as all but the last have a multiple of kBlockElements columns.
-void accumulate_gram(Rows const& rows, std::byte const* center, std::span<double> packed_upper);
+/// @param copies empty, or one pointer per row, null or on a cache line: the rows are copied there, past the caches, as
+///        they were read. For float32 rows without a centre.
+void accumulate_gram(Rows const& rows, std::byte const* center, std::span<double> packed_upper,
+                     std::span<std::byte* const> copies = {});
 
 /// out = the coordinate rule on each column. Kept values are summed in ascending order (-0 before +0) in the precision
 /// of the rows; distances to a centre are compared in fp64, so that rows that share a large part are told apart. The

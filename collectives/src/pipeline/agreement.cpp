@@ -79,24 +79,30 @@ bool Agreement::can_advance() const {
                                    [](auto const& collective) { return !collective->is_first_pass_done(); });
 }
 
-// The message of an owner: one mask of bad rows, then the packed Gram, summed over the collectives in order.
+// The message of an owner: one mask of rows that are missing in any collective, one of bad rows, then the packed Gram,
+// summed over the collectives in order.
 void Agreement::post() {
+  auto missing = RowMask::all(world_size_);
   RowMask bad(world_size_);
+  RowMask arrived = missing;
   std::vector<double> gram(collectives_.front()->packed_gram().size(), 0.0);
   for (auto const& collective : collectives_) {
+    arrived &= collective->present();
     bad |= collective->non_finite();
     for (std::size_t entry = 0; entry < gram.size(); ++entry) gram[entry] += collective->packed_gram()[entry];
   }
-  std::vector<std::byte> message(bad.words().size_bytes() + gram.size() * sizeof(double));
-  std::memcpy(message.data(), bad.words().data(), bad.words().size_bytes());
-  if (!gram.empty()) std::memcpy(message.data() + bad.words().size_bytes(), gram.data(), gram.size() * sizeof(double));
+  missing.subtract(arrived);
+  auto const mask_bytes = bad.words().size_bytes();
+  std::vector<std::byte> message(2 * mask_bytes + gram.size() * sizeof(double));
+  std::memcpy(message.data(), missing.words().data(), mask_bytes);
+  std::memcpy(message.data() + mask_bytes, bad.words().data(), mask_bytes);
+  if (!gram.empty()) std::memcpy(message.data() + 2 * mask_bytes, gram.data(), gram.size() * sizeof(double));
   small_->post(message);
   is_posted_ = true;
 }
 
 void Agreement::decide() {
   auto const& first = *collectives_.front();
-  auto const& rule = **first.rule();
   bool const by_shard = first.descriptor().scope == Scope::shard;
   std::size_t const words = RowMask::words_for(world_size_);
   std::size_t const entries = first.packed_gram().size();
@@ -104,9 +110,11 @@ void Agreement::decide() {
   std::vector<rules::GramMatrix> of_owner;
   std::vector<double> partial(entries);
   std::vector<std::uint64_t> mask(words);
+  std::size_t const mask_bytes = words * sizeof(std::uint64_t);
+  auto arrived = RowMask::all(world_size_);
   for (int owner = 0; owner < world_size_; ++owner) {
     auto const message = small_->bytes(owner);
-    if (message.size() != words * sizeof(std::uint64_t) + entries * sizeof(double)) {
+    if (message.size() != 2 * mask_bytes + entries * sizeof(double)) {
       constexpr char const* kWhat = "sent statistics of the wrong length";
       if (first.accuses()) {
         accuse(owner, kWhat);
@@ -117,19 +125,23 @@ void Agreement::decide() {
       failure.detail = "rank " + std::to_string(owner) + " " + kWhat;
       return fail_with(std::move(failure));
     }
-    std::memcpy(mask.data(), message.data(), words * sizeof(std::uint64_t));
+    std::memcpy(mask.data(), message.data(), mask_bytes);
+    arrived.subtract(RowMask::from_words(world_size_, mask));
+    std::memcpy(mask.data(), message.data() + mask_bytes, mask_bytes);
     non_finite_ |= RowMask::from_words(world_size_, mask);
     if (entries == 0) continue;
-    std::memcpy(partial.data(), message.data() + words * sizeof(std::uint64_t), entries * sizeof(double));
+    std::memcpy(partial.data(), message.data() + 2 * mask_bytes, entries * sizeof(double));
     for (std::size_t entry = 0; entry < entries; ++entry) total[entry] += partial[entry];
     if (by_shard) of_owner.push_back(rules::GramMatrix::from_packed(world_size_, partial));
   }
 
   if (accused_.any()) return;
 
+  if (auto refused = choose_rule(arrived)) return fail_with(std::move(*refused));
+  auto const& rule = **rule_;
   auto const matrix = entries == 0 ? rules::GramMatrix() : rules::GramMatrix::from_packed(world_size_, total);
-  auto const set = rules::screen_contributions(rule, RowMask::all(world_size_), non_finite_,
-                                               first.descriptor().byzantine, entries == 0 ? nullptr : &matrix);
+  auto const set = rules::screen_contributions(rule, arrived, non_finite_, first.descriptor().byzantine,
+                                               entries == 0 ? nullptr : &matrix);
   if (!set) return fail_with(set.error());
   std::vector<double> weights;
   for (int const rank : set->ranks)
@@ -150,10 +162,48 @@ void Agreement::decide() {
     unused_ &= unused;
     decisions.push_back(std::move(*decision));
   }
+  if (rule_->says_spread() && entries > 0 && rules::center_source(rule) == rules::CenterSource::none) {
+    double trace = 0;
+    double sum = 0;
+    for (int const i : set->ranks) {
+      trace += matrix(i, i);
+      for (int const j : set->ranks) sum += matrix(i, j);
+    }
+    spread_ = GradientSpread::of(trace, sum, set->contributions());
+  }
   contributors_ = set->rows;
   non_finite_ = set->non_finite;
   auto const own = decisions.size() == 1 ? 0 : static_cast<std::size_t>(first.rank());
-  for (auto const& collective : collectives_) collective->conclude(*set, decisions[own]);
+  for (auto const& collective : collectives_) collective->conclude(*set, *rule_, decisions[own]);
+}
+
+// A contribution may be missing in some collectives of a step and not in others: then the rows that are left may be too
+// few for the rule by which the statistics were formed.
+std::optional<Failure> Agreement::choose_rule(RowMask const& arrived) {
+  auto const& first = *collectives_.front();
+  rule_ = *first.rule();
+  if (auto refused = rule_->choose(arrived.count(), first.descriptor().byzantine)) return refused;
+  for (auto const& collective : collectives_) {
+    auto const& formed_by = *collective->rule();
+    if (formed_by.uses_fallback() == rule_->uses_fallback()) continue;
+    bool const has_statistics =
+        !(*rule_)->needs_gram() ||
+        (formed_by->needs_gram() && rules::center_source(*formed_by) == rules::center_source(**rule_));
+    if (has_statistics && (collective->is_per_member() || !(*rule_)->is_per_member())) continue;
+    Failure failure;
+    failure.code = Errc::f_out_of_bounds;
+    failure.detail = "contributions that went missing within the step leave " + std::to_string(arrived.count()) +
+                     ", for which " + (*rule_)->text() + " takes over from " + formed_by->text() +
+                     "; it needs statistics that were not formed: take a fallback that works on coordinates";
+    return failure;
+  }
+  return std::nullopt;
+}
+
+RowMask Agreement::abstained() const {
+  RowMask abstained(world_size_);
+  for (auto const& collective : collectives_) abstained |= collective->abstained();
+  return abstained;
 }
 
 void Agreement::fail_with(Failure failure) {
@@ -162,11 +212,12 @@ void Agreement::fail_with(Failure failure) {
 }
 
 std::string Agreement::rule_text() const {
-  return has_rule() ? (*collectives_.front()->rule())->text() : std::string();
+  if (!has_rule()) return {};
+  return (rule_ ? *rule_ : *collectives_.front()->rule())->text();
 }
 
 bool Agreement::used_fallback() const {
-  return has_rule() && collectives_.front()->rule()->uses_fallback();
+  return has_rule() && (rule_ ? *rule_ : *collectives_.front()->rule()).uses_fallback();
 }
 
 }  // namespace holdfast::pipeline

@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include <holdfast/collectives/gradient_spread.hpp>
 #include <holdfast/runtime/outcome.hpp>
 
 #include "fabrics/fabric.hpp"
@@ -43,9 +44,13 @@ class Agreement {
   [[nodiscard]] bool is_held() const { return is_held_; }
   [[nodiscard]] std::optional<Failure> const& failure() const { return failure_; }
   [[nodiscard]] RowMask const& contributors() const { return contributors_; }
+  /// Ranks that abstained from any collective.
+  [[nodiscard]] RowMask abstained() const;
   [[nodiscard]] RowMask const& non_finite() const { return non_finite_; }
   /// Rows that were let in and given no weight in any shard; none where there is no rule.
   [[nodiscard]] RowMask const& unused() const { return unused_; }
+  /// Where it was asked for.
+  [[nodiscard]] std::optional<GradientSpread> const& spread() const { return spread_; }
   /// The rule that decided, "" where there is none.
   [[nodiscard]] std::string rule_text() const;
   [[nodiscard]] bool used_fallback() const;
@@ -57,6 +62,7 @@ class Agreement {
   }
   void post();
   void decide();
+  [[nodiscard]] std::optional<Failure> choose_rule(RowMask const& arrived);
   void fail_with(Failure failure);
   void accuse(int owner, std::string what);
 
@@ -64,6 +70,7 @@ class Agreement {
   std::uint64_t first_sequence_;
   std::vector<std::shared_ptr<Collective>> collectives_;
   std::unique_ptr<fabrics::SmallExchange> small_;
+  std::optional<AppliedRule> rule_;  ///< that decided
   bool is_sealed_ = false;
   bool is_posted_ = false;
   bool is_decided_ = false;
@@ -74,6 +81,7 @@ class Agreement {
   RowMask contributors_ = RowMask::all(world_size_);
   RowMask non_finite_ = RowMask(world_size_);
   RowMask unused_ = RowMask(world_size_);
+  std::optional<GradientSpread> spread_;
 };
 
 }  // namespace holdfast::pipeline

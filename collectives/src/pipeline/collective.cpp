@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <holdfast/collectives/counter_random.hpp>
+#include <holdfast/collectives/diloco/exchange_path.hpp>
 #include <holdfast/runtime/assert.hpp>
 
 namespace holdfast::pipeline {
@@ -76,6 +77,7 @@ Collective::Collective(Descriptor descriptor, std::optional<AppliedRule> rule, s
       status_(std::move(status)),
       element_bytes_(element_bytes(descriptor_.dtype)),
       chunk_elements_(std::max(kBlockElements, chunk_bytes / element_bytes_ / kBlockElements * kBlockElements)),
+      present_(0),
       non_finite_(0),
       pool_(pool) {}
 
@@ -86,22 +88,33 @@ Collective::~Collective() {
 std::shared_ptr<Collective> Collective::again() {
   status_->is_held.store(false);
   status_->sent_bytes.store(0);
-  return std::make_shared<Collective>(descriptor_, rule_, coding_, std::exchange(memory_, {}), chunk_bytes_, pool_,
-                                      status_);
+  auto next = std::make_shared<Collective>(descriptor_, rule_, coding_, std::exchange(memory_, {}), chunk_bytes_, pool_,
+                                           status_);
+  next->is_redo_ = true;
+  return next;
 }
 
-void Collective::bind(ViewId view, int rank, int world_size, bool accuses) {
+std::shared_ptr<Collective> Collective::similar(Descriptor descriptor, CollectiveMemory memory) const {
+  return std::make_shared<Collective>(std::move(descriptor), rule_, coding_, std::move(memory), chunk_bytes_, pool_);
+}
+
+void Collective::bind(View const& view, int rank, bool accuses) {
   accuses_ = accuses;
-  accused_ = RowMask(world_size);
-  view_ = view;
+  view_ = view.id;
   rank_ = rank;
-  world_size_ = world_size;
-  non_finite_ = RowMask(world_size);
+  world_size_ = view.world_size();
+  present_ = RowMask::all(world_size_);
+  abstained_ = RowMask(world_size_);
+  non_finite_ = RowMask(world_size_);
+  accused_ = RowMask(world_size_);
+  if (rule_) {
+    auto const& [contributes, redo_until] = rule_->participation();
+    descriptor_.abstains = contributes && !contributes(view);
+    descriptor_.gives_up = is_redo_ && redo_until && std::chrono::steady_clock::now() > *redo_until;
+  }
   // A job of one member applies no rule: there is nobody to tolerate.
   needs_agreement_ = descriptor_.kind == CollectiveKind::aggregate && world_size_ > 1;
   if (needs_agreement_) static_cast<void>(rule_->choose(world_size_, descriptor_.byzantine));
-  // A Gram is summed over owners, each with columns of its own; without one, two members need no owners.
-  gathers_rows_ = coding_ && world_size_ <= 2 && !(*rule_)->needs_gram() && !(*rule_)->is_per_member();
 }
 
 void Collective::give_back_buffers() {
@@ -115,6 +128,10 @@ std::size_t Collective::result_bytes() const {
   if (descriptor_.kind == CollectiveKind::all_gather) return bytes * ranks;
   if (descriptor_.kind == CollectiveKind::reduce_scatter) return bytes / ranks;
   return bytes;
+}
+
+std::size_t Collective::coded_result_bytes() const {
+  return coding_ ? coded_bytes(coding_->results, descriptor_.elements) : descriptor_.elements * element_bytes_;
 }
 
 std::byte const* Collective::result() const {
@@ -192,10 +209,12 @@ bool Collective::start_when_announced(Blocker& blocker) {
   refusal_ = compare_announcements();
   if (accused_.any()) return true;
   if (!refusal_ && needs_agreement_) refusal_ = prepare_rule();
-  if (refusal_) {
+  if (refusal_ || descriptor_.kind == CollectiveKind::end_of_round) {
+    hashes_.assign(static_cast<std::size_t>(world_size_), 0);
     stage_ = Stage::complete;
     return true;
   }
+  gathers_rows_ = gathers_rows();
   exchange_->start(plan());
 
   shard_elements_ = shards_[static_cast<std::size_t>(rank_)].elements;
@@ -204,7 +223,9 @@ bool Collective::start_when_announced(Blocker& blocker) {
   if (coding_) scratch_bytes_ += coded_bytes(coding_->results, kBlockElements);
   scratch_ = pool_.take(scratch_bytes_);
   if (keeps_rows_) {
-    private_bytes_ = sources_.size() * row_bytes(shard_elements_);
+    constexpr std::size_t kLine = 64;
+    private_stride_ = (row_bytes(shard_elements_) + kLine - 1) / kLine * kLine;
+    private_bytes_ = sources_.size() * private_stride_;
     private_rows_ = pool_.take(private_bytes_);
   }
   stage_ = Stage::first_pass;
@@ -218,7 +239,13 @@ std::optional<Failure> Collective::compare_announcements() {
   auto const& first = announced.front();
   for (int rank = 0; rank < world_size_; ++rank) {
     auto const& theirs = announced[static_cast<std::size_t>(rank)];
-    if (theirs.view != 0 && theirs.view != static_cast<std::uint32_t>(view_)) return view_changed(rank);
+    if (theirs.view != 0 && theirs.view != static_cast<std::uint32_t>(view_))
+      return view_changed(std::string(name(descriptor_.kind)) + " of rank " + std::to_string(rank) +
+                          " was called for the members of an earlier view; now there are " +
+                          std::to_string(world_size_) + ": look at rank() and world_size() again and repeat the call");
+    if (theirs.gives_up)
+      return view_changed("members were lost and rank " + std::to_string(rank) +
+                          " has no time left to begin again: this exchange is left out at all members");
     auto const difference = first.difference(theirs, "rank 0", "rank " + std::to_string(rank));
     if (!difference.empty()) {
       Failure failure;
@@ -227,10 +254,21 @@ std::optional<Failure> Collective::compare_announcements() {
       failure.detail = difference + "; all members must put the same collectives into a round in the same order";
       return failure;
     }
+    if (theirs.is_absent && needs_agreement_) present_.reset(rank);
+    if (theirs.abstains) {
+      present_.reset(rank);
+      abstained_.set(rank);
+    }
     bool const is_sound = std::isfinite(theirs.weight) && theirs.weight > 0;
-    weights_.push_back(is_sound ? theirs.weight : 0.0);
+    weights_.push_back(is_sound && !theirs.abstains ? theirs.weight : 0.0);
   }
-  return std::nullopt;
+  announced_weights_ = weights_;
+  if (present_.count() > 0) return std::nullopt;
+  Failure failure;
+  failure.code = Errc::too_many_faulty_rows;
+  failure.where = "collective";
+  failure.detail = "no member contributes";
+  return failure;
 }
 
 bool Collective::accuse_minority(std::vector<Descriptor> const& announced) {
@@ -251,32 +289,46 @@ bool Collective::accuse_minority(std::vector<Descriptor> const& announced) {
   return true;
 }
 
-Failure Collective::view_changed(int rank) const {
+Failure Collective::view_changed(std::string const& detail) const {
   Failure failure;
   failure.code = Errc::view_changed;
+  failure.view = view_;
   failure.where = "collective";
-  failure.detail = std::string(name(descriptor_.kind)) + " of rank " + std::to_string(rank) +
-                   " was called for the members of an earlier view; now there are " + std::to_string(world_size_) +
-                   ": look at rank() and world_size() again and repeat the call";
+  failure.detail = detail;
   return failure;
 }
 
+/// Whether every member gets all coded rows and reduces them by itself. A Gram is summed over owners, each with columns
+/// of its own; without one, few members need no owners.
+bool Collective::gathers_rows() const {
+  if (!coding_ || rule_->needs_gram() || (*rule_)->is_per_member()) return false;
+  auto const cost = diloco::choose_path(coding_->rows.bits_per_element(), coding_->results.bits_per_element(),
+                                        world_size_, static_cast<double>(descriptor_.elements), 0, 0);
+  return cost.path == diloco::ExchangePath::all_gather;
+}
+
 std::optional<Failure> Collective::prepare_rule() {
-  if (auto refused = rule_->choose(world_size_, descriptor_.byzantine)) return refused;
-  bool const are_equal = std::all_of(weights_.begin(), weights_.end(), [&](double w) { return w == weights_[0]; });
-  if (are_equal) weights_.clear();
-  forms_gram_ = (*rule_)->needs_gram();
+  // A row that is missing leaves n, not f.
+  if (auto refused = rule_->choose(present_.count(), descriptor_.byzantine)) return refused;
+  std::vector<double> of_present;
+  for (int const rank : present_.indices()) of_present.push_back(weights_[static_cast<std::size_t>(rank)]);
+  bool const are_equal =
+      std::all_of(of_present.begin(), of_present.end(), [&](double w) { return w == of_present[0]; });
+  if (are_equal) {
+    weights_.clear();
+    of_present.clear();
+  }
+  is_per_member_ = (*rule_)->is_per_member();
+  forms_gram_ = rule_->needs_gram();
   if (forms_gram_) {
-    gram_.assign(kernels::packed_entries(world_size_), 0.0);
+    gram_.assign(kernels::packed_entries(present_.count()), 0.0);
     return std::nullopt;
   }
-  auto const everyone =
-      rules::screen_contributions(**rule_, RowMask::all(world_size_), RowMask(world_size_), descriptor_.byzantine);
+  auto const everyone = rules::screen_contributions(**rule_, present_, RowMask(world_size_), descriptor_.byzantine);
   if (!everyone) return everyone.error();
-  auto decision = rules::decide(**rule_, {*everyone, {}, weights_, random_key()});
+  auto decision = rules::decide(**rule_, {*everyone, {}, of_present, random_key()});
   if (!decision) return decision.error();
   decision_ = std::move(*decision);
-  surviving_ = everyone->ranks;
   return std::nullopt;
 }
 
@@ -299,10 +351,11 @@ fabrics::ExchangePlan Collective::plan() {
   fabrics::ExchangePlan plan;
   plan.chunk_bytes = row_bytes(chunk_elements_);
   plan.gathers = kind != CollectiveKind::reduce_scatter && !gathers_rows_;
-  plan.per_member = needs_agreement_ && (*rule_)->is_per_member();
+  plan.per_member = is_per_member_;
   plan.contributes.assign(ranks, false);
   for (int rank = 0; rank < world_size_; ++rank) {
-    bool const contributes = scatters && (kind != CollectiveKind::broadcast || rank == descriptor_.root);
+    bool const contributes =
+        scatters && present_.test(rank) && (kind != CollectiveKind::broadcast || rank == descriptor_.root);
     plan.contributes[static_cast<std::size_t>(rank)] = contributes;
     if (contributes) sources_.push_back(rank);
   }
@@ -354,7 +407,7 @@ void Collective::reduce_block(std::size_t begin, std::size_t elements) {
   }
   row_pointers_.clear();
   if (stage_ == Stage::second_pass) {
-    for (int const rank : surviving_) row_pointers_.push_back(row_at(static_cast<std::size_t>(rank), begin));
+    for (int const at : surviving_) row_pointers_.push_back(row_at(static_cast<std::size_t>(at), begin));
   } else {
     for (std::size_t index = 0; index < sources_.size(); ++index) row_pointers_.push_back(row_at(index, begin));
   }
@@ -422,7 +475,7 @@ std::byte const* Collective::coded_row(std::size_t index, std::size_t begin, std
   int const source = sources_[index];
   std::size_t const offset = row_bytes(begin);
   if (!keeps_rows_ || source == rank_) return exchange_->row(source) + offset;
-  std::byte* const copy = private_rows_.get() + index * row_bytes(shard_elements_) + offset;
+  std::byte* const copy = private_row(index) + offset;
   if (stage_ == Stage::first_pass) std::memcpy(copy, exchange_->row(source) + offset, row_bytes(elements));
   return copy;
 }
@@ -435,12 +488,21 @@ void Collective::first_pass_block(kernels::Rows const& rows, std::size_t begin) 
   // A member that lies may also change its row while it is read. Everything is computed from one reading: a copy that
   // is still in the cache, and that goes to private memory for the second pass.
   std::size_t const bytes = rows.elements * element_bytes_;
+  bool const is_plain_gram =
+      forms_gram_ && descriptor_.dtype == DType::float32 && rules::center_source(**rule_) == rules::CenterSource::none;
+  if (is_plain_gram) {
+    std::vector<std::byte*> kept;
+    for (std::size_t index = 0; index < sources_.size(); ++index)
+      kept.push_back(sources_[index] == rank_ ? nullptr : private_row(index) + begin * element_bytes_);
+    kernels::accumulate_gram(rows, nullptr, gram_, kept);
+    return;
+  }
   std::vector<std::byte const*> copies(row_pointers_);
   for (std::size_t index = 0; index < sources_.size(); ++index) {
     if (sources_[index] == rank_) continue;
     std::byte* const copy = scratch_.get() + (index + 1) * bytes;
     std::memcpy(copy, row_pointers_[index], bytes);
-    kernels::stream_copy(private_rows_.get() + (index * shard_elements_ + begin) * element_bytes_, copy, bytes);
+    kernels::stream_copy(private_row(index) + begin * element_bytes_, copy, bytes);
     copies[index] = copy;
   }
   form_statistics({copies, rows.elements, rows.dtype}, begin);
@@ -455,12 +517,38 @@ void Collective::form_statistics(kernels::Rows const& rows, std::size_t begin) {
   if (!coding_ && is_plain_mean(*decision_)) {
     auto const is_streamed = kernels::average_to_all(rows, sources_.size(), destinations_at(begin), digest_);
     bool const is_finite = is_streamed ? *is_streamed : kernels::average(rows, sources_.size(), scratch_.get());
-    if (!is_finite) kernels::screen(rows, non_finite_);
+    if (!is_finite) screen(rows);
     if (!is_streamed) write(scratch_.get(), begin, rows.elements * element_bytes_);
     return;
   }
-  kernels::screen(rows, non_finite_);
+  screen(rows);
   combine_block(rows, begin);
+}
+
+void Collective::screen(kernels::Rows const& rows) {
+  RowMask bad(static_cast<int>(sources_.size()));
+  kernels::screen(rows, bad);
+  for (int const at : bad.indices()) non_finite_.set(sources_[static_cast<std::size_t>(at)]);
+}
+
+/// From the rows that came to all ranks, with zeros for the others.
+void Collective::spread_gram() {
+  if (static_cast<int>(sources_.size()) == world_size_) return;
+  std::vector<double> whole(kernels::packed_entries(world_size_), 0.0);
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < sources_.size(); ++i)
+    for (std::size_t j = i; j < sources_.size(); ++j) {
+      auto const row = kernels::packed_entries(world_size_) - kernels::packed_entries(world_size_ - sources_[i]);
+      whole[row + static_cast<std::size_t>(sources_[j] - sources_[i])] = gram_[next++];
+    }
+  gram_ = std::move(whole);
+}
+
+std::vector<int> Collective::positions_of(std::vector<int> const& ranks) const {
+  std::vector<int> positions;
+  for (int const rank : ranks)
+    positions.push_back(static_cast<int>(std::find(sources_.begin(), sources_.end(), rank) - sources_.begin()));
+  return positions;
 }
 
 void Collective::combine_block(kernels::Rows const& rows, std::size_t begin) {
@@ -471,7 +559,7 @@ void Collective::combine_block(kernels::Rows const& rows, std::size_t begin) {
     for (std::size_t index = 0; index < sources_.size(); ++index) all.push_back(row_at(index, begin));
     return center_of({all, rows.elements, rows.dtype}, begin);
   }();
-  if (decision_->output_ranks.empty()) {
+  if (decision_->output_ranks.empty() && !is_per_member_) {
     bool const is_linear = decision_->mixture.empty() && !decision_->coordinate;
     bool const has_center = center != nullptr && is_linear && decision_->outputs.front().center_coefficient != 0;
     if (is_linear && !has_center && !coding_ &&
@@ -533,6 +621,7 @@ void Collective::finish_pass() {
     is_published_ = true;
   }
   if (was_first && forms_gram_) {
+    spread_gram();
     for (int row = 0; row < world_size_; ++row) {
       auto const diagonal = kernels::packed_entries(world_size_) - kernels::packed_entries(world_size_ - row);
       if (!std::isfinite(gram_[diagonal])) non_finite_.set(row);
@@ -541,14 +630,15 @@ void Collective::finish_pass() {
   stage_ = was_first && needs_agreement_ ? Stage::first_pass_done : Stage::gathering;
 }
 
-void Collective::conclude(rules::ContributionSet const& set, rules::Decision const& decision) {
+void Collective::conclude(rules::ContributionSet const& set, AppliedRule const& rule, rules::Decision const& decision) {
   HOLDFAST_ASSERT(stage_ == Stage::first_pass_done, "a collective is concluded once, after its first pass");
-  if (is_published_ && set.contributions() == world_size_) {
+  if (is_published_ && set.rows == present_ && rule.uses_fallback() == rule_->uses_fallback()) {
     stage_ = Stage::gathering;
     return;
   }
+  rule_ = rule;
   decision_ = decision;
-  surviving_ = set.ranks;
+  surviving_ = positions_of(set.ranks);
   generation_ = is_published_ ? 2 : 1;
   cursor_ = 0;
   digest_.reset();
@@ -583,9 +673,7 @@ bool Collective::check_gathered(Blocker& blocker) {
 std::byte const* Collective::row_at(std::size_t source_index, std::size_t begin) const {
   bool const from_private = keeps_rows_ && stage_ == Stage::second_pass;
   int const source = sources_[source_index];
-  std::byte const* const row = from_private && source != rank_
-                                   ? private_rows_.get() + source_index * shard_elements_ * element_bytes_
-                                   : exchange_->row(source);
+  std::byte const* const row = from_private && source != rank_ ? private_row(source_index) : exchange_->row(source);
   return row + begin * element_bytes_;
 }
 

@@ -1,5 +1,6 @@
 #include "pipeline/connector.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 #include <utility>
@@ -24,10 +25,11 @@ bool view_changes_soon(Group& group, ViewId view, std::function<bool()> const& i
 
 }  // namespace
 
-Connector::Connector(Group group, std::string fabric, std::size_t chunk_bytes)
+Connector::Connector(Group group, std::string fabric, std::size_t chunk_bytes, SlowPolicy slow_policy)
     : group_(std::move(group)),
       fabric_(std::move(fabric)),
       chunk_bytes_(chunk_bytes),
+      slow_policy_(slow_policy),
       number_(group_.next_number("communicator")) {
   if (fabric_ != "auto") static_cast<void>(fabrics::find(fabric_));
 }
@@ -53,7 +55,7 @@ Outcome<Connection> Connector::connect_view(View view, fabrics::Fabric* previous
                                             std::function<bool()> const& is_wanted) const {
   std::string const name = "communicator " + std::to_string(number_);
   std::string const fabric = fabric_ == "auto" ? std::string(fabrics::choose(view)) : fabric_;
-  Group::Fields const options{{"fabric", fabric}, {"chunk_bytes", std::to_string(chunk_bytes_)}};
+  Group::Fields const options = fields(fabric);
   auto const agreed = fabrics::wait_in_slices(group_.config().start_timeout, is_wanted, [&](Deadline slice) {
     return group_.agree(name, options, slice, view.id);
   });
@@ -64,7 +66,45 @@ Outcome<Connection> Connector::connect_view(View view, fabrics::Fabric* previous
   fabrics::FabricContext const context{group_, std::move(view), name, group_.config().arena_bytes, previous, is_wanted};
   auto opened = fabrics::find(fabric).create(context);
   if (!opened) return fail(opened.error());
+  fabric_ = fabric;
   return Connection{context.view, *rank, std::move(*opened)};
+}
+
+Group::Fields Connector::fields(std::string const& fabric) const {
+  return {{"fabric", fabric},
+          {"chunk_bytes", std::to_string(chunk_bytes_)},
+          {"slow_policy", std::string(holdfast::name(slow_policy_))}};
+}
+
+Outcome<Connection> Connector::connect_alone() const {
+  std::string const name = "communicator " + std::to_string(number_);
+  auto const limit = Deadline::after(group_.config().start_timeout);
+  auto const agreed = group_.agreed(name, limit);
+  if (!agreed) return fail(agreed.error());
+  auto const theirs = std::find_if(agreed->begin(), agreed->end(), [](auto const& f) { return f.first == "fabric"; });
+  auto const fabric = fabric_ == "auto" && theirs != agreed->end() ? theirs->second : fabric_;
+  // Compared here, so that what differs is said before the newcomer holds anybody up.
+  if (auto same = group_.agree(name, fields(fabric), limit); !same) return fail(std::move(same.error()));
+  auto view = group_.view();
+  auto const rank = view.rank_of(group_.self()).value();
+  auto const self = view.members[static_cast<std::size_t>(rank)];
+  auto const is_near = [&](Member const& member) {
+    return member.locality == self.locality && (fabric != "loopback" || member.pid == self.pid);
+  };
+  if (fabric == "mpi")
+    return fail(Errc::mismatch,
+                "the members use the mpi fabric, which nobody can join; start the job with "
+                "HOLDFAST_FABRIC=shm on one host, or tcp");
+  if (fabric != "tcp" && !std::all_of(view.members.begin(), view.members.end(), is_near))
+    return fail(Errc::mismatch, "the members use the " + fabric + " fabric, which does not reach this newcomer on " +
+                                    self.host + "; start the job with HOLDFAST_FABRIC=tcp");
+  view.members = {self};
+  fabrics::FabricContext const context{group_,  std::move(view),    name, group_.config().arena_bytes,
+                                       nullptr, [] { return true; }};
+  auto opened = fabrics::find(fabric).create(context);
+  if (!opened) return fail(opened.error());
+  fabric_ = fabric;
+  return Connection{context.view, 0, std::move(*opened)};
 }
 
 }  // namespace holdfast::pipeline

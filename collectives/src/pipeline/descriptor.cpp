@@ -22,9 +22,16 @@ struct Wire {
   std::uint8_t op;
   std::uint8_t scope;
   std::uint32_t view;
-  char rule[44];
+  std::uint32_t condition_hash;
+  std::uint8_t flags;
+  char rule[39];
 };
 static_assert(sizeof(Wire) == sizeof(fabrics::Announcement));
+
+constexpr std::uint8_t kAbsent = 1;
+constexpr std::uint8_t kLast = 2;
+constexpr std::uint8_t kAbstains = 4;
+constexpr std::uint8_t kGivesUp = 8;
 
 }  // namespace
 
@@ -42,13 +49,21 @@ std::string_view name(CollectiveKind kind) {
       return "broadcast";
     case CollectiveKind::barrier:
       return "barrier";
+    case CollectiveKind::end_of_round:
+      return "end of the round";
   }
   return "unknown";
 }
 
-void Descriptor::set_rule(std::string text) {
+void Descriptor::set_rule(std::string text, std::string_view condition) {
   rule_hash = XXH3_64bits(text.data(), text.size());
-  rule = std::move(text);
+  condition_hash = condition.empty() ? 0 : static_cast<std::uint32_t>(XXH3_64bits(condition.data(), condition.size()));
+  rule = condition.empty() ? std::move(text) : std::string(condition) + ", " + text;
+}
+
+bool Descriptor::has_layout_of(Descriptor const& other) const {
+  return kind == other.kind && dtype == other.dtype && elements == other.elements && op == other.op &&
+         root == other.root && rule_hash == other.rule_hash && byzantine == other.byzantine && scope == other.scope;
 }
 
 fabrics::Announcement Descriptor::encode() const {
@@ -65,6 +80,9 @@ fabrics::Announcement Descriptor::encode() const {
   wire.op = static_cast<std::uint8_t>(op);
   wire.scope = static_cast<std::uint8_t>(scope);
   wire.view = view;
+  wire.condition_hash = condition_hash;
+  wire.flags = static_cast<std::uint8_t>((is_absent ? kAbsent : 0) | (is_last ? kLast : 0) |
+                                         (abstains ? kAbstains : 0) | (gives_up ? kGivesUp : 0));
   rule.copy(wire.rule, sizeof wire.rule);
   fabrics::Announcement announcement;
   std::memcpy(announcement.data(), &wire, sizeof wire);
@@ -87,6 +105,11 @@ Descriptor Descriptor::decode(fabrics::Announcement const& announcement) {
   result.op = static_cast<ReduceOp>(wire.op);
   result.scope = static_cast<Scope>(wire.scope);
   result.view = wire.view;
+  result.condition_hash = wire.condition_hash;
+  result.is_absent = (wire.flags & kAbsent) != 0;
+  result.is_last = (wire.flags & kLast) != 0;
+  result.abstains = (wire.flags & kAbstains) != 0;
+  result.gives_up = (wire.flags & kGivesUp) != 0;
   result.rule.assign(wire.rule, ::strnlen(wire.rule, sizeof wire.rule));
   return result;
 }
@@ -107,7 +130,8 @@ std::string Descriptor::difference(Descriptor const& other, std::string_view thi
     return differ("the number of elements", std::to_string(elements), std::to_string(other.elements));
   if (op != other.op) return differ("the operation", text(op), text(other.op));
   if (root != other.root) return differ("the root", std::to_string(root), std::to_string(other.root));
-  if (rule_hash != other.rule_hash) return differ("the rule", rule, other.rule);
+  if (rule_hash != other.rule_hash || condition_hash != other.condition_hash)
+    return differ("the rule", rule, other.rule);
   if (byzantine != other.byzantine)
     return differ("byzantine", std::to_string(byzantine), std::to_string(other.byzantine));
   if (scope != other.scope) return differ("the scope", text(scope), text(other.scope));

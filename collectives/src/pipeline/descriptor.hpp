@@ -19,11 +19,13 @@ enum class CollectiveKind : std::uint8_t {
   all_gather = 4,
   broadcast = 5,
   barrier = 6,
+  end_of_round = 7,  ///< nothing more comes into the round; only where members serve in the place of late ones
 };
 
 [[nodiscard]] std::string_view name(CollectiveKind kind);
 
-/// What a collective is, as each member announces it before any data moves. All fields but the weight must be equal.
+/// What a collective is, as each member announces it before any data moves. All fields but a member's own must be
+/// equal.
 struct Descriptor {
   CollectiveKind kind = CollectiveKind::barrier;
   DType dtype = DType::float32;
@@ -36,10 +38,19 @@ struct Descriptor {
   std::uint32_t index_in_round = 0;
   std::uint32_t view = 0;  ///< view whose ranks or world size the call is made for, low bits; 0: whichever there is
   std::uint64_t rule_hash = 0;
-  std::string rule;     ///< only its beginning travels, for messages
-  double weight = 1.0;  ///< the announcing member's own
+  std::uint32_t condition_hash = 0;
+  std::string rule;      ///< with the condition; only its beginning travels, for messages
+  bool is_last = false;  ///< of its round
+  // The announcing member's own.
+  double weight = 1.0;
+  bool is_absent = false;  ///< announced in the place of a late training thread: no contribution comes
+  bool abstains = false;   ///< it sends no contribution and still gets the result
+  bool gives_up = false;   ///< it will not begin this again after a view change: nobody does
 
-  void set_rule(std::string text);
+  /// @param condition  what members must agree on beside the rule; "" for nothing
+  void set_rule(std::string text, std::string_view condition = {});
+  /// Whether a member that has this collective can serve in one that `other` describes.
+  [[nodiscard]] bool has_layout_of(Descriptor const& other) const;
 
   [[nodiscard]] fabrics::Announcement encode() const;
   [[nodiscard]] static Descriptor decode(fabrics::Announcement const& announcement);

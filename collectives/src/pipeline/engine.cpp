@@ -15,12 +15,11 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// Half the window, so that a round always fits beside what is left of the one before it.
-constexpr std::uint32_t kMaxCollectivesPerRound = fabrics::kWindow / 2;
 // Below this nobody is woken for a round's collectives: that takes longer than moving the bytes, and the caller is
 // likely to wait for them next. If it does not, the thread finds them at its next look.
 constexpr std::size_t kWorthWaking = 64 << 10;
 constexpr auto kLookPeriod = 5ms;
+constexpr auto kShortLookPeriod = 1ms;
 // Looks in vain before the thread sleeps until it is woken.
 constexpr int kLooks = 200;
 // Bound on one sleep of the thread that drives, should a wake-up be lost; nothing depends on it.
@@ -58,10 +57,22 @@ Engine::~Engine() {
   thread_.join();
 }
 
-std::uint32_t Engine::open_stream(std::string_view name) {
+std::uint32_t Engine::open_stream(std::string_view name, std::optional<SlowMembers> const& slow) {
   std::lock_guard const lock(queue_mutex_);
+  auto const watch = [&](StreamState& stream) {
+    if (!slow || std::exchange(stream.has_slow_members, true)) return;
+    stream.pace = RoundPace(*slow);
+    stream.slow_policy.store(slow->policy, std::memory_order_release);
+    if (slow->policy == SlowPolicy::wait) return;
+    watches_pace_.store(true);
+    thread_is_wanted_ = true;  // it may sleep without an end
+    thread_wakes_.notify_one();
+  };
   for (std::uint32_t index = 0; index < open_streams_; ++index)
-    if (streams_[index]->name == name) return index;
+    if (streams_[index]->name == name) {
+      watch(*streams_[index]);
+      return index;
+    }
   if (open_streams_ == fabrics::kMaxStreams)
     throw Error(Errc::bad_argument, "a communicator has at most " + std::to_string(fabrics::kMaxStreams) +
                                         " streams; no room for '" + std::string(name) + "'");
@@ -71,6 +82,7 @@ std::uint32_t Engine::open_stream(std::string_view name) {
   auto const number = connector_.number();
   stream.id = group_.rounds().open_stream(number == 0 ? stream.name
                                                       : stream.name + " of communicator " + std::to_string(number));
+  watch(stream);
   // One who joins a running job begins after what the others have committed.
   stream.next_round = group_.rounds().committed(stream.id) + 1;
   return open_streams_++;
@@ -78,7 +90,10 @@ std::uint32_t Engine::open_stream(std::string_view name) {
 
 std::shared_ptr<RoundState> Engine::begin(std::uint32_t stream) {
   auto& state = *streams_[stream];
-  return std::make_shared<RoundState>(stream, state.id, state.next_round++);
+  auto const number = state.next_round++;
+  if (state.slow_policy.load(std::memory_order_relaxed) == SlowPolicy::wait)
+    return std::make_shared<RoundState>(stream, state.id, number);
+  return round_of(stream, number);
 }
 
 bool Engine::take_back(RoundState const& round) {
@@ -241,11 +256,14 @@ void Engine::run(std::stop_token stop) {
     {
       std::unique_lock lock(queue_mutex_);
       auto const is_wanted = [&] { return thread_is_wanted_; };
-      is_woken = is_looking_.load() ? thread_wakes_.wait_for(lock, stop, kLookPeriod, is_wanted)
-                                    : thread_wakes_.wait(lock, stop, is_wanted);
+      bool const looks = is_looking_.load() || watches_pace_.load();
+      auto const period = watches_closely_.load() ? kShortLookPeriod : kLookPeriod;
+      is_woken =
+          looks ? thread_wakes_.wait_for(lock, stop, period, is_wanted) : thread_wakes_.wait(lock, stop, is_wanted);
       thread_is_wanted_ = false;
     }
-    if (is_woken || has_events_.load()) {
+    bool const watches_pace = watches_pace_.load();
+    if (is_woken || has_events_.load() || watches_pace) {
       looks_left = kLooks;
     } else if (--looks_left <= 0) {
       is_looking_.store(false);
@@ -255,7 +273,7 @@ void Engine::run(std::stop_token stop) {
     std::unique_lock drive(drive_mutex_, std::defer_lock);
     if (is_woken) {
       drive.lock();
-    } else if (!has_events_.load() || !drive.try_lock()) {
+    } else if ((!has_events_.load() && !watches_pace) || !drive.try_lock()) {
       continue;  // whoever drives takes them up
     }
     is_driven_.store(true);
@@ -278,7 +296,7 @@ void Engine::run(std::stop_token stop) {
 bool Engine::step() {
   bool happened = fabric().progress();
   bool const has_news = view_has_news_.exchange(false);
-  if (has_news && group_.view().id != view().id) needs_connection_.store(true);
+  if (has_news && group_.view().id != view().id && !group_.is_newcomer()) needs_connection_.store(true);
   if (needs_connection_.load() && !has_failed_.load() && !group_.failure() && !is_aborted()) {
     // Nothing of the old view goes on; only the own thread may wait for the members of the new one.
     finish_committed();
@@ -288,20 +306,25 @@ bool Engine::step() {
   if (has_events_.load(std::memory_order_acquire)) happened |= take_events();
   for (auto const& stream : streams_) {
     if (!stream->backlog.empty()) happened |= take_up_backlog(*stream);
+    if (stream->slow_policy.load(std::memory_order_acquire) != SlowPolicy::wait && !has_failed_.load())
+      happened |= stand_in(*stream, static_cast<std::uint32_t>(&stream - streams_.data()));
     for (std::size_t index = 0; index < stream->rounds.size(); ++index)
       happened |= advance_round(*stream, *stream->rounds[index]);
-    while (!stream->rounds.empty() && stream->rounds.front()->is_finished.load()) stream->rounds.pop_front();
+    while (!stream->rounds.empty() && stream->rounds.front()->is_over) retire_front(*stream);
   }
   if (!draining_.empty()) happened |= release_drained();
   if (has_news) has_leavers_ = somebody_has_left();
-  if (has_leavers_) happened |= fail_rounds_of_leavers();
+  if (has_leavers_ && !has_failed_.load() && !is_aborted()) happened |= fail_rounds_of_leavers();
   if (has_news || has_failed_.load()) {
     // What was committed before the failure has been taken up above: a commit is never taken back.
-    auto failure = group_.failure();
-    if (!failure) {
+    std::optional<Failure> reason;
+    {
       std::lock_guard const lock(queue_mutex_);
-      failure = abort_reason_;
+      reason = abort_reason_;
     }
+    // A member that went because it was late hears of that, not of having gone.
+    auto failure = reason && reason->code == Errc::evicted ? reason : group_.failure();
+    if (!failure) failure = std::move(reason);
     if (failure) {
       has_failed_.store(true);
       fail_all(*failure);
@@ -325,7 +348,7 @@ bool Engine::fail_rounds_of_leavers() {
       auto const is_possible = group_.rounds().is_committed(round.id);
       if (is_possible || group_.failure()) break;
       finish(*stream, round, fail(is_possible.error()));
-      stream->rounds.pop_front();
+      retire_front(*stream);
       happened = true;
     }
   return happened;
@@ -344,18 +367,23 @@ bool Engine::take_events() {
 
 bool Engine::take_up_backlog(StreamState& stream) {
   bool happened = false;
-  while (!stream.backlog.empty() && may_open(stream, stream.backlog.front())) {
+  while (!stream.backlog.empty()) {
+    if (take_late(stream, stream.backlog.front())) {
+      stream.backlog.pop_front();
+      happened = true;
+      continue;
+    }
+    if (!may_open(stream, stream.backlog.front())) break;
     Event const event = std::move(stream.backlog.front());
     stream.backlog.pop_front();
     if (stream.rounds.empty() || stream.rounds.back() != event.round) {
-      if (!event.round->is_finished.load() && event.round->agreements.empty() && !event.round->is_sealed)
+      if (!event.round->is_over && event.round->agreements.empty() && !event.round->is_sealed)
         stream.rounds.push_back(event.round);
     }
     if (event.collective != nullptr) {
       open(stream, event);
     } else {
-      event.round->is_sealed = true;
-      if (event.round->step_agreement != nullptr) event.round->step_agreement->seal();
+      seal_as_owner(stream, event.round);
     }
     happened = true;
   }
@@ -380,7 +408,7 @@ void Engine::open(StreamState& stream, Event const& event) {
   auto& round = *event.round;
   auto const& collective = event.collective;
   fabrics::ExchangeKey const key{round.stream_index, stream.next_exchange++};
-  collective->bind(view().id, connection_->rank, view().world_size(), accuses_);
+  collective->bind(view(), connection_->rank, accuses_);
   renew_result(collective->memory());
   bool const is_step = collective->needs_agreement() && collective->descriptor().scope == Scope::step;
   Agreement* agreement = is_step ? round.step_agreement : nullptr;
@@ -392,6 +420,16 @@ void Engine::open(StreamState& stream, Event const& event) {
   }
   agreement->add(collective);
   if (!is_step) agreement->seal();
+  if (collective->descriptor().kind != CollectiveKind::end_of_round) {
+    bool const is_first = round.opened++ == 0;
+    round.says_its_end = collective->descriptor().is_last;
+    if (stream.slow_policy.load(std::memory_order_relaxed) != SlowPolicy::wait) {
+      learn_layout(stream, *collective);
+      bool const is_own = round.stand_ins.empty() && stream.rounds.front().get() == &round;
+      bool const is_paced = collective->descriptor().kind == CollectiveKind::aggregate;
+      if (is_first && is_own && is_paced) stream.pace.came(std::chrono::steady_clock::now());
+    }
+  }
   if (collective->rule() && (*collective->rule())->needs_center()) {
     auto const center = stream.centers.find(collective->descriptor().index_in_round);
     if (center != stream.centers.end() && center->second->size() == collective->result_bytes())
@@ -406,7 +444,7 @@ void Engine::renew_result(CollectiveMemory& memory) {
 }
 
 bool Engine::advance_round(StreamState& stream, RoundState& round) {
-  if (round.is_finished.load(std::memory_order_relaxed)) return false;
+  if (round.is_over) return false;
   bool happened = false;
   Blocker blocker;
   for (std::size_t index = round.first_open; index < round.agreements.size(); ++index) {
@@ -519,8 +557,78 @@ bool Engine::end_round(StreamState& stream, RoundState& round, Blocker& blocker)
     blocker = {Blocker::Stage::ready, -1};
     return happened;
   }
-  finish(stream, round, outcome_of(round, view()));
+  auto outcome = outcome_of(round, view());
+  show(stream, round, outcome.has_value());
+  finish(stream, round, std::move(outcome));
   return true;
+}
+
+void Engine::show(StreamState const& stream, RoundState const& round, bool has_results) {
+  if (!round_listener_) return;
+  Shown shown;
+  shown.round = {stream.id, round.id.number};
+  shown.has_results = has_results;
+  std::vector<std::shared_ptr<Collective>> collectives;
+  for (auto const& agreement : round.agreements)
+    for (auto const& collective : agreement->collectives()) collectives.push_back(collective);
+  std::sort(collectives.begin(), collectives.end(), [](auto const& a, auto const& b) {
+    return a->descriptor().index_in_round < b->descriptor().index_in_round;
+  });
+  for (auto const& collective : collectives) {
+    if (!has_results) break;
+    auto const bytes = collective->result_bytes();
+    shown.results.push_back({bytes > 0 ? collective->result() : nullptr, bytes, collective->descriptor().dtype,
+                             collective->rule() && (*collective->rule())->needs_center()});
+  }
+  round_listener_(shown);
+}
+
+void Engine::set_round_listener(std::function<void(Shown const&)> listener) {
+  std::lock_guard const drive(drive_mutex_);
+  round_listener_ = std::move(listener);
+}
+
+std::optional<std::uint32_t> Engine::find_stream(StreamId id) const {
+  std::lock_guard const lock(queue_mutex_);
+  for (std::uint32_t index = 0; index < open_streams_; ++index)
+    if (streams_[index]->id == id) return index;
+  return std::nullopt;
+}
+
+std::vector<RoundId> Engine::positions() {
+  std::lock_guard const lock(queue_mutex_);
+  std::vector<RoundId> positions;
+  for (std::uint32_t index = 0; index < open_streams_; ++index)
+    positions.push_back({streams_[index]->id, streams_[index]->next_round - 1});
+  return positions;
+}
+
+void Engine::set_center(StreamId stream, std::uint32_t index_in_round, std::span<std::byte const> result) {
+  std::lock_guard const drive(drive_mutex_);
+  for (auto const& state : streams_)
+    if (!state->name.empty() && state->id == stream)
+      state->centers[index_in_round] = std::make_shared<std::vector<std::byte>>(result.begin(), result.end());
+}
+
+Outcome<void> Engine::go_on(Deadline deadline) {
+  view_has_news_.store(true);
+  wake_thread();
+  while (connection()->is_provisional()) {
+    if (auto failure = group_.failure()) return fail(std::move(*failure));
+    {
+      std::unique_lock lock(queue_mutex_);
+      if (abort_reason_) return fail(*abort_reason_);
+      waiters_.fetch_add(1);
+      waiters_wake_.wait_until(lock, std::min(deadline.instant(), Deadline::after(kLookPeriod).instant()));
+      waiters_.fetch_sub(1);
+    }
+    if (deadline.has_passed() && connection()->is_provisional())
+      return fail(Errc::pending, "the members of the new view are not connected yet; call again to go on waiting");
+  }
+  std::lock_guard const lock(queue_mutex_);
+  for (std::uint32_t index = 0; index < open_streams_; ++index)
+    streams_[index]->next_round = group_.rounds().committed(streams_[index]->id) + 1;
+  return {};
 }
 
 void Engine::finish(StreamState& stream, RoundState& round, Outcome<Reduction> outcome) {
@@ -537,6 +645,7 @@ void Engine::finish(StreamState& stream, RoundState& round, Outcome<Reduction> o
     bool const says_weights = without_weight != stream.without_weight;
     stream.without_weight = std::move(without_weight);
     for (auto const& excluded : outcome->excluded) {
+      if (excluded.cause == Exclusion::Cause::abstained) continue;  // its member's own choice
       if (excluded.cause == Exclusion::Cause::no_weight && !says_weights) continue;
       group_.events().record("exclusion", {{"stream", stream.name},
                                            {"round", static_cast<std::int64_t>(round.id.number)},
@@ -550,6 +659,9 @@ void Engine::finish(StreamState& stream, RoundState& round, Outcome<Reduction> o
                                           {"in_use", outcome->used_fallback}});
     }
   }
+  bool const is_contained =
+      outcome && std::binary_search(outcome->contributors.begin(), outcome->contributors.end(), connection_->rank);
+  bool const is_away = round.is_stood_in && !round.is_sealed_by_owner;
   for (auto const& agreement : round.agreements)
     for (auto const& collective : agreement->collectives()) {
       auto& memory = collective->memory();
@@ -557,13 +669,20 @@ void Engine::finish(StreamState& stream, RoundState& round, Outcome<Reduction> o
         if (collective->rule() && (*collective->rule())->needs_center())
           stream.centers[collective->descriptor().index_in_round] = std::make_shared<std::vector<std::byte>>(
               collective->result(), collective->result() + collective->result_bytes());
-        if (memory.deliver) memory.deliver();
+        if (is_away && memory.deliver) {
+          round.kept.push_back(collective);  // results become visible when the training thread comes for them
+          continue;
+        }
+        if (memory.deliver) memory.deliver(is_contained);
       }
       memory.deliver = nullptr;
       draining_.push_back(collective);
     }
+  stream.pace.ended(std::chrono::steady_clock::now());
+  round.is_contained = is_contained;
   round.outcome = std::move(outcome);
-  round.is_finished.store(true, std::memory_order_release);
+  round.is_over = true;
+  if (!is_away) hand_over(stream, round);
   release_drained();
   round.agreements.clear();
   round.step_agreement = nullptr;
@@ -576,6 +695,8 @@ void Engine::fail_all(Failure const& failure) {
     while (!stream->backlog.empty()) {
       auto const event = std::move(stream->backlog.front());
       stream->backlog.pop_front();
+      if (take_late(*stream, event)) continue;
+      if (event.collective == nullptr) event.round->is_sealed_by_owner = true;
       if (event.collective != nullptr) {
         event.collective->memory().deliver = nullptr;
         draining_.push_back(event.collective);
@@ -585,8 +706,8 @@ void Engine::fail_all(Failure const& failure) {
       if (!is_known) stream->rounds.push_back(event.round);
     }
     for (auto const& round : stream->rounds)
-      if (!round->is_finished.load()) finish(*stream, *round, fail(failure));
-    stream->rounds.clear();
+      if (!round->is_over) finish(*stream, *round, fail(failure));
+    while (!stream->rounds.empty()) retire_front(*stream);
   }
 }
 
@@ -601,12 +722,14 @@ void Engine::finish_committed() {
   for (auto const& stream : streams_)
     while (!stream->rounds.empty()) {
       auto& round = *stream->rounds.front();
-      if (!round.is_finished.load()) {
+      if (!round.is_over) {
         auto const is_committed = group_.rounds().is_committed(round.id);
         if (!round.is_announced || !is_committed || !*is_committed) break;
-        finish(*stream, round, outcome_of(round, view()));
+        auto outcome = outcome_of(round, view());
+        show(*stream, round, outcome.has_value());
+        finish(*stream, round, std::move(outcome));
       }
-      stream->rounds.pop_front();
+      retire_front(*stream);
     }
 }
 
@@ -635,6 +758,9 @@ void Engine::reconnect(std::stop_token const& stop) {
   for (auto const& collective : draining_)
     if (auto const release = std::exchange(collective->memory().release, nullptr)) release();
   draining_.clear();
+  for (auto const& stream : streams_)
+    if (stream->untaken)
+      for (auto const& collective : stream->untaken->kept) collective->close();
   arena_.use(*opened->fabric);
   begin_again();
   // Kept until here: exchanges of the rounds that begin again were its own.
@@ -658,15 +784,27 @@ void Engine::begin_again() {
   for (auto const& stream : streams_) {
     std::deque<Event> events;
     for (auto const& round : stream->rounds) {
-      if (round->is_finished.load()) continue;
+      if (round->is_over) continue;
+      // What the library did in the place of the training thread is not done again: it may have come meanwhile.
       std::vector<std::shared_ptr<Collective>> collectives;
       for (auto const& agreement : round->agreements)
-        for (auto const& collective : agreement->collectives()) collectives.push_back(collective);
+        for (auto const& collective : agreement->collectives()) {
+          auto const& descriptor = collective->descriptor();
+          if (descriptor.kind == CollectiveKind::end_of_round) continue;
+          if (round->stand_ins.count(descriptor.index_in_round) != 0) continue;
+          collectives.push_back(collective->again());
+        }
+      for (auto const& [index, late] : round->late) {
+        late->status()->is_held.store(false);
+        collectives.push_back(late);
+      }
       std::sort(collectives.begin(), collectives.end(), [](auto const& a, auto const& b) {
         return a->descriptor().index_in_round < b->descriptor().index_in_round;
       });
-      for (auto const& collective : collectives) events.push_back({round, collective->again()});
-      if (round->is_sealed) events.push_back({round, nullptr});
+      for (auto const& collective : collectives) events.push_back({round, collective});
+      if (round->is_sealed_by_owner) events.push_back({round, nullptr});
+      group_.events().record("round_again",
+                             {{"stream", stream->name}, {"round", static_cast<std::int64_t>(round->id.number)}});
       round->begin_again();
     }
     for (auto& event : stream->backlog) events.push_back(std::move(event));
@@ -695,8 +833,8 @@ bool Engine::has_work() const {
   for (auto const& stream : streams_) {
     if (!stream->backlog.empty()) return true;
     for (auto const& round : stream->rounds) {
-      if (round->is_finished.load()) continue;
-      if (round->is_sealed) return true;
+      if (round->is_over) continue;
+      if (round->is_sealed || round->is_stood_in) return true;
       for (std::size_t index = round->first_open; index < round->agreements.size(); ++index)
         if (round->agreements[index]->can_advance()) return true;
     }
@@ -709,7 +847,9 @@ std::string Engine::operation(RoundState const& round) const {
 }
 
 void Engine::notify_waiters() {
-  if (waiters_.load() == 0) return;
+  // A read that is also a write: what is_done() reads was stored just before, and must be seen by whoever is not yet
+  // counted here. A plain read could overtake that store.
+  if (waiters_.fetch_add(0) == 0) return;
   { std::lock_guard const lock(queue_mutex_); }  // a waiter is either before its check or asleep
   waiters_wake_.notify_all();
 }

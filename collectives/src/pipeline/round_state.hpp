@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,9 +13,17 @@
 #include <holdfast/runtime/outcome.hpp>
 #include <holdfast/runtime/rounds.hpp>
 
+#include "arena.hpp"
 #include "pipeline/agreement.hpp"
 
 namespace holdfast::pipeline {
+
+/// The result of a collective in which the library served in the place of the training thread.
+struct StandIn {
+  ArenaMemory result;
+  std::vector<float> decoded;  ///< with a codec
+  std::size_t bytes = 0;       ///< of the result, decoded
+};
 
 /// A round at one member, from its first collective to its outcome.
 struct RoundState {
@@ -35,6 +44,9 @@ struct RoundState {
   std::size_t first_open = 0;  ///< agreements before this one are held
   bool is_sealed = false;
   bool is_announced = false;  ///< READY has been sent
+  bool is_over = false;       ///< `outcome` is known, if not yet to the training thread
+  std::uint32_t opened = 0;   ///< collectives, without the end of the round
+  bool says_its_end = false;  ///< the last of them was announced as such
   RowMask ready_counted;      ///< from the announcement on: ranks whose READY was read from the fabric
   Digest digest{};
 
@@ -46,8 +58,22 @@ struct RoundState {
   };
   std::vector<PendingAccusation> accusations;
 
+  // Where the training thread comes late.
+  bool is_sealed_by_owner = false;                              ///< the training thread has put in all it had
+  bool is_stood_in = false;                                     ///< the library opened or sealed something in its place
+  bool is_contained = false;                                    ///< this member's contribution is in the result
+  bool has_excess = false;                                      ///< the training thread put in more than the others did
+  std::map<std::uint32_t, std::shared_ptr<StandIn>> stand_ins;  ///< by index in the round
+  std::map<std::uint32_t, std::shared_ptr<Collective>> late;    ///< came for one that is stood in; never opened
+  std::vector<std::shared_ptr<Collective>> kept;                ///< over, not delivered: the training thread is away
+
   /// Back to the state before its first collective was opened.
   void begin_again() {
+    opened = 0;
+    says_its_end = false;
+    is_stood_in = false;
+    stand_ins.clear();
+    late.clear();
     is_moving = true;
     accusations.clear();
     agreements.clear();
@@ -61,7 +87,7 @@ struct RoundState {
   mutable std::atomic<std::int64_t> waiting_since{0};
 
   // Written by the thread that drives, read by any.
-  std::atomic<bool> is_finished{false};       ///< `outcome` is final
+  std::atomic<bool> is_finished{false};       ///< `outcome` is final, and results are where the caller wants them
   std::optional<Outcome<Reduction>> outcome;  ///< before is_finished
   std::atomic<std::uint64_t> blocker{0};      ///< Blocker, packed
 };

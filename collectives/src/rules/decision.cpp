@@ -238,7 +238,7 @@ void apply(Decision const& decision, Rows const& surviving, std::byte const* cen
 
   // The mixed rows are formed a block at a time and never leave the cache. Rows of 16 bits are mixed as float32: their
   // result is rounded once.
-  constexpr std::size_t kBlock = 1024;
+  constexpr std::size_t kBlock = 2048;
   std::size_t const width = element_bytes(surviving.dtype);
   bool const widened = width == 2;
   DType const dtype = widened ? DType::float32 : surviving.dtype;
@@ -247,8 +247,9 @@ void apply(Decision const& decision, Rows const& surviving, std::byte const* cen
   std::vector<float> wide(widened ? (surviving.data.size() + 1) * kBlock : 0);
   float* const wide_result = wide.data() + surviving.data.size() * kBlock * (widened ? 1 : 0);
   std::vector<std::byte const*> from(surviving.data.size());
-  std::vector<std::byte const*> mixed_rows(decision.mixture.size());
+  std::vector<std::byte*> mixed_rows(decision.mixture.size());
   for (std::size_t row = 0; row < mixed_rows.size(); ++row) mixed_rows[row] = mixed.data() + row * row_bytes;
+  std::vector<std::byte const*> const mixed_view(mixed_rows.begin(), mixed_rows.end());
   for (std::size_t begin = 0; begin < surviving.elements; begin += kBlock) {
     std::size_t const elements = std::min(kBlock, surviving.elements - begin);
     for (std::size_t row = 0; row < from.size(); ++row) {
@@ -258,14 +259,13 @@ void apply(Decision const& decision, Rows const& surviving, std::byte const* cen
       kernels::widen(from[row], elements, surviving.dtype, to);
       from[row] = reinterpret_cast<std::byte const*>(to);
     }
-    for (std::size_t row = 0; row < mixed_rows.size(); ++row)
-      kernels::combine({from, elements, dtype}, decision.mixture[row], nullptr, mixed.data() + row * row_bytes);
+    kernels::mix({from, elements, dtype}, decision.mixture, mixed_rows);
     if (widened) {
-      kernels::coordinate({mixed_rows, elements, dtype}, *decision.coordinate,
+      kernels::coordinate({mixed_view, elements, dtype}, *decision.coordinate,
                           reinterpret_cast<std::byte*>(wide_result));
       kernels::narrow(wide_result, elements, surviving.dtype, out + begin * width);
     } else {
-      kernels::coordinate({mixed_rows, elements, dtype}, *decision.coordinate, out + begin * width);
+      kernels::coordinate({mixed_view, elements, dtype}, *decision.coordinate, out + begin * width);
     }
   }
 }

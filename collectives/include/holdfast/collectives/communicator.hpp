@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 
 #include <holdfast/collectives/bucket.hpp>
 #include <holdfast/collectives/round.hpp>
+#include <holdfast/collectives/slow_members.hpp>
 #include <holdfast/runtime/group.hpp>
 
 namespace holdfast {
@@ -18,6 +20,8 @@ namespace holdfast {
 struct CommunicatorOptions {
   std::string fabric;           ///< loopback, shm, mpi or auto; empty: as the group's Config says
   std::size_t chunk_bytes = 0;  ///< pipeline granularity; 0: as the group's Config says
+  /// What happens to members that come late; the policy is equal at all members. None: as the group's Config says.
+  std::optional<SlowMembers> slow_members;
 };
 
 /// A stream of rounds on one communicator; see Communicator::stream.
@@ -56,7 +60,17 @@ class Communicator {
   [[nodiscard]] Bucket allocate(std::size_t elements, DType dtype);
 
   /// A stream of rounds, ordered within itself, independent of other streams. The same names at all members; at most 8.
-  [[nodiscard]] Stream stream(std::string_view name);
+  /// @param slow_members  for the stream's first opening; none: as the communicator's options say
+  [[nodiscard]] Stream stream(std::string_view name, std::optional<SlowMembers> const& slow_members = {});
+
+  /// Says which aggregates will come, so that with SlowPolicy::skip a library thread can serve in one that the training
+  /// thread has not reached: its shard is reduced and its results are taken as the options say. What went before on
+  /// the stream is known without this. Weight, residual and condition do not matter.
+  void register_layout(Stream stream, std::size_t elements, DType dtype, AggregateOptions const& options);
+
+  /// From the next round on, a member that comes after so many others have contributed all they had is late at once
+  /// (with SlowPolicy::skip), whatever time it took. 0: by time again. May differ between members.
+  void wait_for_at_least(Stream stream, int contributions);
 
   /// Opens the next round of a stream.
   [[nodiscard]] Round begin(Stream stream = {});
@@ -87,6 +101,7 @@ class Communicator {
   struct Impl;
 
  private:
+  friend class StateSharing;
   Communicator();
   Work alone(std::function<Work(Round&)> const& add);
   std::shared_ptr<Impl> impl_;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,6 +16,7 @@
 #include <holdfast/collectives/rule.hpp>
 #include <holdfast/runtime/deadline.hpp>
 #include <holdfast/runtime/outcome.hpp>
+#include <holdfast/runtime/view.hpp>
 
 namespace holdfast {
 
@@ -24,10 +27,12 @@ enum class Scope : unsigned char {
   /// Each owner decides on its shard by itself. An attacker that hides its damage in one shard is met there, one that
   /// spreads it may stay inside the bound in each; rows with NaN or infinity leave all shards.
   shard = 3,
+  /// As `bucket`, and DataParallel gives every layer of the model a bucket of its own: one decision per layer.
+  layer = 4,
 };
 
 [[nodiscard]] constexpr std::string_view name(Scope scope) {
-  return scope == Scope::bucket ? "bucket" : scope == Scope::step ? "step" : "shard";
+  return scope == Scope::bucket ? "bucket" : scope == Scope::step ? "step" : scope == Scope::shard ? "shard" : "layer";
 }
 
 struct AggregateOptions {
@@ -37,7 +42,13 @@ struct AggregateOptions {
   /// Takes over where `rule` cannot tolerate `byzantine` faults among the members of the view, which may have shrunk.
   /// None: such a round fails with f_out_of_bounds. Fewer faults than `byzantine` are never assumed.
   std::optional<Rule> fallback;
-  double weight = 1.0;  ///< this member's sample weight, > 0, for rules that use weights
+  /// This member's sample weight, for rules that use weights. 0: it takes part without a contribution, which leaves n
+  /// and not f, whatever the rule.
+  double weight = 1.0;
+
+  /// Whether the round tells how far the contributions lie apart (Reduction::spread), even if its rule needs no Gram
+  /// matrix; that then costs as much as one that does. Not with rules that centre the contributions.
+  bool says_spread = false;
 
   /// How float32 contributions travel; none: as they are. A contribution whose code is flagged or impossible counts as
   /// one that is not finite. Linear rules then sum fl(c_i * decoded row) in rank order, with c_i as a float.
@@ -54,6 +65,14 @@ struct AggregateOptions {
   /// What all members must agree on beside the options before any data moves, for example the version and hash of the
   /// state that the contribution was taken against. Compared as text; a difference ends the round as mismatch.
   std::string condition;
+
+  /// Whether this member contributes; asked once per view, on any thread. One that does not sends nothing, counts
+  /// neither as a contribution nor as a fault, and gets the result. Empty: it does. If nobody contributes, the round
+  /// fails with too_many_faulty_rows.
+  std::function<bool(View const&)> contributes;
+  /// A round that a view change interrupts begins again from the same contributions, unless a member is past this
+  /// instant then: it fails with view_changed at all members. None: it begins again whenever that is.
+  std::optional<std::chrono::steady_clock::time_point> redo_until;
 };
 
 /// A collective on its way. Handles are cheap copies; the collective goes on without them.

@@ -217,6 +217,11 @@ void MemoryFabric::suspect(int rank, std::string const& what) {
   if (suspect_) suspect_(rank, "rank " + std::to_string(rank) + " " + what);
 }
 
+Announcement const* MemoryFabric::early_announcement(ExchangeKey key, int rank) {
+  Slot const& slot = peers_[static_cast<std::size_t>(rank)].control->streams[key.stream].slots[key.sequence % kSlots];
+  return slot.announced.load(std::memory_order_acquire) == key.sequence + 1 ? &slot.announcement : nullptr;
+}
+
 void MemoryFabric::ring_others() {
   for (std::size_t rank = 0; rank < peers_.size(); ++rank)
     if (static_cast<int>(rank) != rank_) ring(peers_[rank].control->doorbell);

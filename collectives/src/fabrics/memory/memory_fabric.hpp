@@ -42,6 +42,7 @@ class MemoryFabric : public Fabric, private ReadyBoard {
   [[nodiscard]] std::unique_ptr<Exchange> open(ExchangeKey key, Announcement const& announcement,
                                                std::byte const* contribution, std::byte* result) override;
   [[nodiscard]] std::unique_ptr<SmallExchange> open_small(ExchangeKey key) override;
+  [[nodiscard]] Announcement const* early_announcement(ExchangeKey key, int rank) override;
   bool progress() override;
   void wait(std::chrono::nanoseconds at_most) override;
   void wake() override;

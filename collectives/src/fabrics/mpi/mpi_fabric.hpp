@@ -65,6 +65,8 @@ class MpiFabric final : public Fabric {
   [[nodiscard]] std::shared_ptr<Arena> arena(ArenaUse use) override {
     return use == ArenaUse::contribution ? memory_->contributions : memory_->results;
   }
+  /// MPI tells nobody of a message that no receive was posted for, so members of this fabric wait for late ones.
+  [[nodiscard]] Announcement const* early_announcement(ExchangeKey, int) override { return nullptr; }
   [[nodiscard]] std::unique_ptr<Exchange> open(ExchangeKey key, Announcement const& announcement,
                                                std::byte const* contribution, std::byte* result) override;
   [[nodiscard]] std::unique_ptr<SmallExchange> open_small(ExchangeKey key) override;

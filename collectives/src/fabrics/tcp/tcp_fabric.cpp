@@ -98,6 +98,12 @@ std::unique_ptr<SmallExchange> TcpFabric::open_small(ExchangeKey key) {
   return std::make_unique<TcpSmallExchange>(*this, key, std::move(state));
 }
 
+Announcement const* TcpFabric::early_announcement(ExchangeKey key, int rank) {
+  auto const early = early_announcements_.find({key.stream, key.sequence});
+  if (early == early_announcements_.end() || !early->second[at(rank)]) return nullptr;
+  return &*early->second[at(rank)];
+}
+
 void TcpFabric::forget_closed() {
   std::erase_if(exchanges_, [](auto const& entry) { return entry.second->is_closed.load(); });
   std::erase_if(smalls_, [](auto const& entry) { return entry.second->is_closed.load(); });
