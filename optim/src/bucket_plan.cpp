@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 namespace holdfast::optim {
 
@@ -25,6 +26,24 @@ std::vector<PlannedBucket> plan_buckets(std::vector<PlannedParameter> const& par
       found = open.emplace(parameter.dtype, buckets.size()).first;
       buckets.push_back({parameter.dtype, 0, {}});
     }
+    auto& bucket = buckets[found->second];
+    bucket.parameters.push_back(position);
+    bucket.elements += parameter.elements;
+  }
+  return buckets;
+}
+
+std::vector<PlannedBucket> plan_layers(std::vector<PlannedParameter> const& parameters,
+                                       std::vector<std::string> const& names) {
+  std::vector<PlannedBucket> buckets;
+  std::map<std::pair<std::string, DType>, std::size_t> of_layer;
+  for (std::size_t position = parameters.size(); position-- > 0;) {
+    auto const& parameter = parameters[position];
+    auto const& name = names[position];
+    auto const dot = name.rfind('.');
+    auto const layer = dot == std::string::npos ? name : name.substr(0, dot);
+    auto const [found, is_new] = of_layer.emplace(std::pair(layer, parameter.dtype), buckets.size());
+    if (is_new) buckets.push_back({parameter.dtype, 0, {}});
     auto& bucket = buckets[found->second];
     bucket.parameters.push_back(position);
     bucket.elements += parameter.elements;

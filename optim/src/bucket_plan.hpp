@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <vector>
 
 #include <holdfast/collectives/dtype.hpp>
@@ -25,5 +26,11 @@ struct PlannedBucket {
 /// than the limit gets a bucket of its own.
 std::vector<PlannedBucket> plan_buckets(std::vector<PlannedParameter> const& parameters, std::size_t first_bucket_bytes,
                                         std::size_t bucket_bytes);
+
+/// One bucket per layer, the last one first: what has the same name up to the last dot, as the weight and the bias of a
+/// module have, and one element type.
+/// @param names  of the parameters, as many
+std::vector<PlannedBucket> plan_layers(std::vector<PlannedParameter> const& parameters,
+                                       std::vector<std::string> const& names);
 
 }  // namespace holdfast::optim

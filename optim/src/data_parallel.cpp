@@ -12,10 +12,12 @@
 
 #include <holdfast/collectives/communicator.hpp>
 #include <holdfast/collectives/interop/torch.hpp>
+#include <holdfast/collectives/state_sharing.hpp>
 #include <holdfast/optim/data_parallel.hpp>
 #include <holdfast/runtime/error.hpp>
 #include <holdfast/runtime/log.hpp>
 
+#include "backup_statistics.hpp"
 #include "bucket_plan.hpp"
 #include "state/parts.hpp"
 
@@ -50,6 +52,12 @@ std::vector<ModelTensors::Named> without_repetitions(std::vector<ModelTensors::N
 
 std::span<float> floats(MutableBuffer buffer) {
   return {reinterpret_cast<float*>(buffer.data()), buffer.elements()};
+}
+
+CommunicatorOptions communicator_options(DataParallelOptions const& options) {
+  CommunicatorOptions of;
+  of.slow_members = options.slow_members();
+  return of;
 }
 
 // Buckets must not outlive their communicator, and gradients that a program keeps hold their bucket.
@@ -96,7 +104,7 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
     choose_codec();
     set_weight(options.weight());
     if (options.backward_passes() < 1) throw Error(Errc::bad_argument, "backward_passes must be at least 1");
-    if (communicator->world_size() == 1) {
+    if (communicator->world_size() == 1 && !group.is_newcomer()) {
       if (aggregate.rule.text() != "mean")
         log_info("data parallel: 1 member, so its own gradients are used and the rule " + options.rule() +
                  " does not apply");
@@ -116,9 +124,25 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
     auto const buffers = without_repetitions(model.buffers);
     make_slots(parameters);
     agree(parameters, buffers);
-    if (options.broadcast()) broadcast(parameters, buffers);
-    stream = communicator->stream(options.stream());
+    open_stream();
+    if (options.broadcast() && !group.is_newcomer()) broadcast(parameters, buffers);
     make_buckets();
+  }
+
+  void open_stream() {
+    auto slow = options.slow_members();
+    if (options.backup_workers()) {
+      if (options.scope() != Scope::step)
+        throw Error(Errc::bad_argument, "backup_workers needs scope step, not " + std::string(name(options.scope())));
+      slow = slow.value_or(SlowMembers::from(group.config()));
+      slow->policy = SlowPolicy::skip;
+      backup.emplace(group.self(), aggregate.rule, aggregate.byzantine);
+      aggregate.says_spread = true;
+    }
+    stream = communicator->stream(options.stream(), slow);
+    if (backup)
+      communicator->register_layout(stream, optim::BackupStatistics::kElements, DType::float64,
+                                    optim::BackupStatistics::aggregate(aggregate.byzantine));
   }
 
   void choose_codec() {
@@ -177,6 +201,9 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
                           {"first_bucket_bytes", std::to_string(options.first_bucket_bytes())},
                           {"backward_passes", std::to_string(options.backward_passes())},
                           {"broadcast", options.broadcast() ? "true" : "false"},
+                          {"slow_members", options.slow_members() ? std::string(name(options.slow_members()->policy))
+                                                                  : "as the communicator"},
+                          {"backup_workers", options.backup_workers() ? "true" : "false"},
                           {"stream", options.stream()}},
                          start_deadline()));
   }
@@ -197,7 +224,6 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
       }
     // All element types travel as words, in pieces, so that a large model does not need its size again.
     constexpr std::size_t kPieceBytes = std::size_t{32} << 20;
-    auto const setup = communicator->stream(options.stream());
     std::vector<std::int32_t> piece;
     for (std::size_t next = 0; next < ranges.size();) {
       std::vector<Range> taken;
@@ -218,7 +244,7 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
         if (range.bytes) std::memcpy(position, range.data, range.bytes);
         position += range.bytes;
       }
-      auto sending = communicator->begin(setup);
+      auto sending = communicator->begin(stream);
       sending.broadcast(std::span(piece), 0);
       required(sending.commit(start_deadline()));
       if (communicator->rank() == 0) continue;
@@ -238,12 +264,19 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
     for (auto const& slot : slots)
       planned.push_back(
           {static_cast<std::size_t>(slot.parameter.numel()), interop::dtype_of(slot.parameter.scalar_type())});
-    plan = optim::plan_buckets(planned, options.first_bucket_bytes(), options.bucket_bytes());
+    if (options.scope() == Scope::layer) {
+      std::vector<std::string> names;
+      for (auto const& slot : slots) names.push_back(slot.name);
+      plan = optim::plan_layers(planned, names);
+    } else {
+      plan = optim::plan_buckets(planned, options.first_bucket_bytes(), options.bucket_bytes());
+    }
     missing.resize(plan.size());
     for (std::size_t index = 0; index < plan.size(); ++index) {
       storage->buckets.push_back(communicator->allocate(plan[index].elements, plan[index].dtype));
       bool const has_residual = codec && feeds_errors_back && plan[index].dtype == DType::float32;
       residuals.emplace_back(has_residual ? plan[index].elements : 0, 0.0F);
+      communicator->register_layout(stream, plan[index].elements, plan[index].dtype, options_of(index));
       auto const contribution = storage->buckets.back().contribution();
       std::size_t begin = 0;
       for (std::size_t const position : plan[index].parameters) {
@@ -351,14 +384,36 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
       auto& bucket = storage->buckets[launched];
       if (options.on_contribution() && bucket.dtype() == DType::float32)
         options.on_contribution()(floats(bucket.contribution()));
-      auto with = aggregate;
-      if (bucket.dtype() == DType::float32) {
-        with.codec = codec;
-        with.residual = residuals[launched];
-      }
+      auto const with = options_of(launched);
       ++launched;
       round->aggregate(bucket, with);
     }
+  }
+
+  [[nodiscard]] AggregateOptions options_of(std::size_t index) {
+    auto with = aggregate;
+    if (plan[index].dtype == DType::float32) {
+      with.codec = codec;
+      with.residual = residuals[index];
+    }
+    return with;
+  }
+
+  // Of the step that committed: what the program does about another view, and how many to wait for in the next step.
+  void learn_from(Reduction const& step) {
+    if (backup) communicator->wait_for_at_least(stream, backup->choose(step, learning_rate));
+    if (!last_view || last_view->id != step.view) {
+      View now = group.view();
+      if (now.id != step.view) {
+        now = View{step.view, {}};
+        for (auto const id : step.members) now.members.push_back(Member{id, {}, 0, {}});
+      }
+      View const before = std::exchange(last_view, now).value_or(View{});
+      for (auto const& policy : policies)
+        if (policy.changed) policy.changed(before, now);
+    }
+    for (auto const& policy : policies)
+      if (policy.each_step) policy.each_step();
   }
 
   Outcome<Reduction> synchronize(Deadline deadline) {
@@ -367,11 +422,20 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
         if (!slot.is_in) take(slot);
       launch_full();
       if (!round) round.emplace(communicator->begin(stream));  // a model without parameters: an empty round
+      if (backup) {
+        if (!loss) throw Error(Errc::bad_argument, "backup_workers needs the loss of each step: step(optimizer, loss)");
+        backup->set(*loss, std::chrono::duration<double>(std::chrono::steady_clock::now() - step_began).count());
+        auto with = optim::BackupStatistics::aggregate(aggregate.byzantine);
+        if (aggregate.weight == 0) with.weight = 0;
+        round->aggregate(backup->contribution(), backup->result(), with);
+      }
       is_closing = true;
     }
     auto outcome = round->commit(deadline);
     if (!outcome && outcome.error().code == Errc::pending) return outcome;
     round.reset();
+    loss.reset();
+    step_began = std::chrono::steady_clock::now();
     is_closing = false;
     launched = 0;
     momentum.end_step();
@@ -381,22 +445,66 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
       slot.passes = 0;
       if (outcome) slot.parameter.mutable_grad() = part(storage->buckets[slot.bucket].result(), slot);
     }
+    if (outcome) learn_from(*outcome);
+    return outcome;
+  }
+
+  Outcome<void> share(StateRegistry& state, std::function<void()> step, Deadline deadline) {
+    apply = std::move(step);
+    try {
+      sharing.emplace(*communicator, state);
+    } catch (Error const& error) {
+      return fail(error.errc(), error.what());
+    }
+    if (group.is_newcomer()) {
+      auto joined = sharing->join([this](ReplayedRound const& replayed) { return replay(replayed); }, deadline);
+      if (!joined) return joined;
+    }
+    sharing->boundary();
+    return {};
+  }
+
+  // What the members' step() did with these results.
+  Outcome<void> replay(ReplayedRound const& replayed) {
+    if (replayed.stream.index != stream.index || !replayed.has_results) return {};
+    if (replayed.results.size() != plan.size())
+      return fail(Errc::mismatch, "a round of " + std::to_string(replayed.results.size()) +
+                                      " results is no step of this model, which has " + std::to_string(plan.size()) +
+                                      " buckets");
+    for (auto& slot : slots) {
+      auto const& result = replayed.results[slot.bucket];
+      if (result.elements() != plan[slot.bucket].elements || result.dtype() != plan[slot.bucket].dtype)
+        return fail(Errc::mismatch, "bucket " + std::to_string(slot.bucket) + " has another size at the members");
+      slot.parameter.mutable_grad() = part(result, slot);
+    }
+    apply();
+    // The memory of the results is not this object's.
+    for (auto& slot : slots) slot.parameter.mutable_grad() = at::Tensor();
+    return {};
+  }
+
+  Outcome<Reduction> step_with(std::function<void()> const& change) {
+    auto outcome = synchronize(step_deadline());
+    if (outcome) change();
+    // A round that failed by its rule is one, too: the others count it as well.
+    bool const is_pending = !outcome && outcome.error().code == Errc::pending;
+    if (sharing && !is_pending) sharing->boundary();
     return outcome;
   }
 
   // The aggregate of one number per member, so that all members branch alike on it.
-  Outcome<double> agreed_loss(double loss, Deadline deadline) {
+  Outcome<double> agreed_loss(double own, Deadline deadline) {
     auto with = aggregate;
     with.rule = Rule::parse(aggregate.byzantine > 0 ? "median" : "mean");
     auto exchange = communicator->begin(stream);
-    exchange.aggregate(std::span<double const>(&loss, 1), std::span<double>(&loss, 1), with);
+    exchange.aggregate(std::span<double const>(&own, 1), std::span<double>(&own, 1), with);
     auto const outcome = exchange.commit(deadline);
     if (!outcome) return fail(outcome.error());
-    return loss;
+    return own;
   }
 
   void set_weight(double weight) {
-    if (!(weight > 0)) throw Error(Errc::bad_argument, "the weight must be above 0, not " + std::to_string(weight));
+    if (!(weight >= 0)) throw Error(Errc::bad_argument, "the weight must not be negative: " + std::to_string(weight));
     aggregate.weight = weight;
   }
 
@@ -421,11 +529,21 @@ struct DataParallel::Impl : std::enable_shared_from_this<DataParallel::Impl> {
   std::size_t launched = 0;          // buckets that have left in this step
   bool is_closing = false;           // everything has left, the outcome is not known yet
   std::shared_ptr<int> no_sync_depth = std::make_shared<int>(0);
+  std::vector<ViewPolicy> policies;
+  std::optional<View> last_view;  // of a committed step
+  std::optional<optim::BackupStatistics> backup;
+  std::optional<double> loss;  // of the open step
+  double learning_rate = 0;
+  std::chrono::steady_clock::time_point step_began = std::chrono::steady_clock::now();
+  std::function<void()> apply;
+  std::optional<StateSharing> sharing;
   std::optional<Round> round;  // last: destroyed before the buckets it uses
 };
 
 DataParallel::DataParallel(Group const& group, ModelTensors const& model, DataParallelOptions const& options)
-    : impl_(std::make_shared<Impl>(group, std::optional<Communicator>(std::in_place, group), nullptr, model, options)) {
+    : impl_(std::make_shared<Impl>(group,
+                                   std::optional<Communicator>(std::in_place, group, communicator_options(options)),
+                                   nullptr, model, options)) {
   impl_->attach();
 }
 
@@ -446,9 +564,29 @@ Outcome<Reduction> DataParallel::synchronize() {
 }
 
 Outcome<Reduction> DataParallel::step(torch::optim::Optimizer& optimizer) {
-  auto outcome = synchronize();
-  if (outcome) optimizer.step();
-  return outcome;
+  return impl_->step_with([&] { optimizer.step(); });
+}
+
+Outcome<Reduction> DataParallel::step() {
+  if (!impl_->apply) throw Error(Errc::bad_argument, "step() without an optimizer needs share() before it");
+  return impl_->step_with(impl_->apply);
+}
+
+Outcome<void> DataParallel::share(StateRegistry& state, std::function<void()> apply, std::optional<Deadline> deadline) {
+  return impl_->share(state, std::move(apply), deadline.value_or(impl_->start_deadline()));
+}
+
+Outcome<void> DataParallel::share(StateRegistry& state, torch::optim::Optimizer& optimizer,
+                                  std::optional<Deadline> deadline) {
+  return share(
+      state, [&optimizer] { optimizer.step(); }, deadline);
+}
+
+Outcome<Reduction> DataParallel::step(torch::optim::Optimizer& optimizer, at::Tensor const& loss) {
+  impl_->loss = loss.item<double>();
+  auto const& groups = optimizer.param_groups();
+  if (!groups.empty()) impl_->learning_rate = groups.front().options().get_lr();
+  return step(optimizer);
 }
 
 Outcome<Reduction> DataParallel::step(torch::optim::Optimizer& optimizer, std::function<at::Tensor()> const& closure) {
@@ -520,6 +658,9 @@ void DataParallel::register_state(StateRegistry& registry) const {
   }
 }
 
+void DataParallel::on_view_change(ViewPolicy policy) {
+  impl_->policies.push_back(std::move(policy));
+}
 Communicator& DataParallel::communicator() const {
   return *impl_->communicator;
 }

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include <holdfast/collectives/communicator.hpp>
@@ -50,7 +52,12 @@ struct Monna::Impl {
     if (!outcome) return outcome;
     velocity = std::move(next);
     momentum.end_step();
-    parameters.write({reinterpret_cast<float const*>(bucket.result().data()), parameters.elements()});
+    // One that came late, or was screened, has no neighbours: it stays where its own step took it.
+    bool const has_neighbours =
+        std::binary_search(outcome->contributors.begin(), outcome->contributors.end(), communicator.rank());
+    parameters.write(has_neighbours ? std::span<float const>(reinterpret_cast<float const*>(bucket.result().data()),
+                                                             parameters.elements())
+                                    : std::span<float const>(own));
     return outcome;
   }
 

@@ -17,11 +17,14 @@
 #include <torch/optim/optimizer.h>
 
 #include <holdfast/collectives/round.hpp>
+#include <holdfast/collectives/slow_members.hpp>
 #include <holdfast/optim/fwd.hpp>
+#include <holdfast/optim/view_policy.hpp>
 #include <holdfast/optim/worker_momentum.hpp>
 #include <holdfast/runtime/deadline.hpp>
 #include <holdfast/runtime/group.hpp>
 #include <holdfast/runtime/outcome.hpp>
+#include <holdfast/runtime/state_registry.hpp>
 
 namespace holdfast {
 
@@ -36,8 +39,9 @@ struct DataParallelOptions {
   /// Text of the rule that takes over while too few members are left for `rule` to tolerate f; empty: none, such a step
   /// fails.
   TORCH_ARG(std::string, fallback);
-  /// step: one decision over the whole gradient; bucket: one per bucket, more overlap with backward, weaker guarantee
-  /// (a layer at a time with a bucket_bytes of 1); shard: one per owner's part, without a look at the other parts.
+  /// step: one decision over the whole gradient; bucket: one per bucket, more overlap with backward, weaker guarantee;
+  /// layer: one per module with parameters of its own, whatever bucket_bytes says; shard: one per owner's part, without
+  /// a look at the other parts.
   TORCH_ARG(Scope, scope) = Scope::step;
   /// beta of the momentum that each member applies to its own gradients before they leave; 0: off.
   TORCH_ARG(double, worker_momentum) = 0.0;
@@ -59,6 +63,12 @@ struct DataParallelOptions {
   TORCH_ARG(std::chrono::milliseconds, timeout) = std::chrono::milliseconds{0};
   /// Whether rank 0's parameters and buffers replace the others' at start.
   TORCH_ARG(bool, broadcast) = true;
+  /// What happens to a member that comes late to a step; unset: as the Communicator or the group's Config says. With
+  /// skip the step goes on without its gradient, and it goes on with everybody else's.
+  TORCH_ARG(std::optional<SlowMembers>, slow_members);
+  /// Waits for the fastest members alone, for as many as promise the greatest fall of the loss per second (dynamic
+  /// backup workers); those who come later are skipped. Needs scope step and step(optimizer, loss).
+  TORCH_ARG(bool, backup_workers) = false;
   /// Stream of the rounds. Two DataParallel on one Communicator need two names.
   TORCH_ARG(std::string, stream) = "gradients";
   /// For tests and experiments: sees every float32 bucket in launch order before it leaves and may replace its content.
@@ -135,11 +145,37 @@ class DataParallel {
 
   /// synchronize(), then optimizer.step() if that committed.
   [[nodiscard]] Outcome<Reduction> step(torch::optim::Optimizer& optimizer);
+  /// The same with the loss of this member's batch, of which DataParallelOptions::backup_workers learns.
+  [[nodiscard]] Outcome<Reduction> step(torch::optim::Optimizer& optimizer, at::Tensor const& loss);
   /// For optimizers that evaluate the loss several times (LBFGS). The closure zeroes gradients, runs backward and
   /// returns its loss, as without holdfast; each evaluation is synchronized, and the optimizer sees the aggregate of
   /// the losses (the median where f > 0), so that all members take the same branches. On failure the parameters are
   /// those of the optimizer's last evaluation. @return that of the last evaluation
   [[nodiscard]] Outcome<Reduction> step(torch::optim::Optimizer& optimizer, std::function<at::Tensor()> const& closure);
+
+  /// Lets newcomers into this training. Members: collective, after construction; step() then serves whoever asks.
+  /// Newcomers (config key `join`): fetches the members' state, replays their steps and enters the view; on success the
+  /// program goes on where the members are.
+  ///
+  ///     TrainingState state;
+  ///     state.add_model(model).add_optimizer(sgd).add_counter("steps", steps);
+  ///     parallel.share(state.registry(), [&] { clip(model); sgd.step(); schedule.step(); ++steps; });
+  ///     while (steps < 1000) { …; loss.backward(); auto step = parallel.step(); … }
+  ///
+  /// Whatever changes from step to step at all members alike belongs into `state`, and changes in `apply` alone, which
+  /// finds the aggregate in `.grad` and runs in step() and in the replay. Momentum of members and residuals of codecs
+  /// are each member's own and begin anew. Not for step() with a closure.
+  ///
+  /// @param state     must outlive this object, as what `apply` refers to
+  /// @param deadline  of a newcomer; none: the start timeout from now
+  /// @return mismatch, diverged, pending, member_lost …
+  [[nodiscard]] Outcome<void> share(StateRegistry& state, std::function<void()> apply,
+                                    std::optional<Deadline> deadline = {});
+  /// The same where a step is optimizer.step() and nothing else.
+  [[nodiscard]] Outcome<void> share(StateRegistry& state, torch::optim::Optimizer& optimizer,
+                                    std::optional<Deadline> deadline = {});
+  /// synchronize(), then what share() was given if that committed. @throws Error bad_argument without share()
+  [[nodiscard]] Outcome<Reduction> step();
 
   /// While it lives, backward accumulates into `.grad` and nothing leaves: for batches larger than memory.
   class NoSync {
@@ -155,7 +191,8 @@ class DataParallel {
   };
   [[nodiscard]] NoSync no_sync();
 
-  /// @throws Error bad_argument unless weight > 0
+  /// From the next step on; between steps. 0: this member takes part without a contribution of its own.
+  /// @throws Error bad_argument for a negative weight
   void set_weight(double weight);
 
   /// Puts into a registry what this object remembers from step to step, under the name of its stream: each member's own
@@ -163,6 +200,9 @@ class DataParallel {
   /// ("gradients/rule_state", replicated). Not the model: TrainingState::add_model has it.
   /// @throws Error bad_argument, here and from the registry, once this object is gone: remove the parts first
   void register_state(StateRegistry& registry) const;
+
+  /// What to do when members come and go; in the order in which they are given. See ViewPolicy for when it is called.
+  void on_view_change(ViewPolicy policy);
 
   [[nodiscard]] Communicator& communicator() const;
   [[nodiscard]] DataParallelOptions const& options() const;
