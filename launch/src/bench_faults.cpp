@@ -41,8 +41,11 @@ Members run with on_loss = shrink and a heartbeat timeout of 500 ms.
       --fabric F           shm, tcp or mpi (by mpirun, with the flags that keep survivors alive); default shm
       --ranks N            members; default 4 (also -n)
       --bytes B            of one exchange; K, M, G are powers of 1024; default 4M
-      --fault NAMES        kill (SIGKILL of a member that is not the coordinator), kill-coordinator, stop (SIGSTOP);
-                           several with commas; default kill,kill-coordinator,stop
+      --fault NAMES        kill (SIGKILL of a member that is not the coordinator), kill-coordinator, stop (SIGSTOP),
+                           join (one more member comes; recovery is then the longest time between two rounds of the
+                           others, less the steady round); several with commas; default kill,kill-coordinator,stop
+      --state B            registered state that a joining member fetches; default 192M
+      --join-rate R        bytes per second at which it is sent; default 200000000; 0: as fast as it goes
       --quorum Q           majority or certified; default majority
       --tries T            default 10
       --seed S             of the instants and victims; default random, printed
@@ -53,18 +56,22 @@ JSON keys: fault, fabric, ranks, bytes, quorum, tries, recovered, recovery_ms_me
 time of a round before the fault), wrong (rounds with another result than the mean of their contributors), seed.
 )";
 
-constexpr std::string_view kFaults[] = {"kill", "kill-coordinator", "stop"};
+constexpr std::string_view kFaults[] = {"kill", "kill-coordinator", "stop", "join"};
 constexpr auto kStartLimit = 60s;
 constexpr auto kRecoveryLimit = 20s;
 constexpr auto kEndLimit = 20s;
 constexpr auto kMpirunLimit = 5s;
+constexpr auto kJoinLimit = 60s;
 constexpr std::uint64_t kRoundsBefore = 20;
+constexpr std::uint64_t kRoundsAfter = 5;
 
 struct Options {
   FaultPlan plan;
   int ranks = 4;
   std::vector<std::string> faults;
   std::string quorum = "majority";
+  std::uint64_t state_bytes = 0;
+  std::uint64_t join_rate = 0;
   int tries = 10;
   std::uint64_t seed = 0;
   bool as_json = false;
@@ -79,8 +86,9 @@ struct Try {
 /// One job, from its start to its end.
 class Job {
  public:
-  explicit Job(Options const& options)
+  Job(Options const& options, std::uint64_t state_bytes)
       : options_(options),
+        state_bytes_(state_bytes),
         folder_(),
         board_file_(folder_.path() / "board"),
         board_(board_file_, true),
@@ -103,6 +111,8 @@ class Job {
 
   [[nodiscard]] FaultBoard& board() { return *board_; }
   [[nodiscard]] FaultBoard::Member& member(int rank) { return board_->members[static_cast<std::size_t>(rank)]; }
+  /// One more member, the seat after the others.
+  void join() { start(options_.ranks, {{"HOLDFAST_JOIN", job_.rendezvous()}}); }
   void strike(int rank, int signal) {
     auto const pid = static_cast<pid_t>(member(rank).pid.load());
     if (pid > 1) ::kill(pid, signal);
@@ -134,20 +144,27 @@ class Job {
   [[nodiscard]] std::vector<std::string> command(std::string const& seat) const {
     std::error_code error;
     auto const self = std::filesystem::read_symlink("/proc/self/exe", error).string();
-    return {self, "bench-fault-member", board_file_.string(),
-            seat, options_.plan.fabric, std::to_string(options_.plan.bytes)};
+    return {self,
+            "bench-fault-member",
+            board_file_.string(),
+            seat,
+            options_.plan.fabric,
+            std::to_string(options_.plan.bytes),
+            std::to_string(state_bytes_)};
   }
   [[nodiscard]] std::map<std::string, std::string> settings() const {
     char const* const log_level = std::getenv("HOLDFAST_LOG_LEVEL");
     return {{"HOLDFAST_ON_LOSS", "shrink"},
             {"HOLDFAST_HEARTBEAT_TIMEOUT_MS", "500"},
             {"HOLDFAST_QUORUM", options_.quorum},
+            {"HOLDFAST_JOIN_RATE", std::to_string(options_.join_rate)},
             {"HOLDFAST_LOG_LEVEL", log_level != nullptr ? log_level : "off"},
             {"OMP_NUM_THREADS", "1"}};
   }
 
-  void start(int rank) {
-    auto const plan = job_.plan(rank, command(std::to_string(rank)), settings());
+  void start(int rank, std::map<std::string, std::string> more = {}) {
+    more.merge(settings());
+    auto const plan = job_.plan(rank, command(std::to_string(rank)), std::move(more));
     launch(plan.command, plan.environment, false);
   }
 
@@ -198,6 +215,7 @@ class Job {
   }
 
   Options const& options_;
+  std::uint64_t state_bytes_;
   TemporaryFolder folder_;
   std::filesystem::path board_file_;
   MappedBoard board_;
@@ -205,8 +223,26 @@ class Job {
   std::vector<pid_t> pids_;
 };
 
+/// A newcomer in a running loop: how long the others wait for their next round because of it.
+void try_join(Job& job, std::vector<int> everyone, Try& result) {
+  for (int const rank : everyone) job.member(rank).longest_gap_ns.store(0);
+  auto const old = everyone;
+  int const newcomer = static_cast<int>(everyone.size());
+  job.join();
+  everyone.push_back(newcomer);
+  bool const entered =
+      job.wait_for(everyone, kJoinLimit, [&](auto const& one) { return one.commits.load() >= kRoundsAfter; }) &&
+      job.wait_for(old, kJoinLimit,
+                   [&](auto const& one) { return one.view.load() == job.member(newcomer).view.load(); });
+  std::int64_t longest = 0;
+  for (int const rank : old) longest = std::max(longest, job.member(rank).longest_gap_ns.load());
+  if (entered && job.finish(everyone))
+    result.recovery_ms = std::max(0.0, static_cast<double>(longest) / 1e6 - result.steady_ms);
+  for (int const rank : everyone) result.wrong += job.member(rank).wrong.load();
+}
+
 Try try_once(Options const& options, std::string const& fault, std::mt19937_64& random) {
-  Job job(options);
+  Job job(options, fault == "join" ? options.state_bytes : 0);
   std::vector<int> everyone;
   for (int rank = 0; rank < options.ranks; ++rank) everyone.push_back(rank);
   bool const runs =
@@ -219,6 +255,10 @@ Try try_once(Options const& options, std::string const& fault, std::mt19937_64& 
     for (auto const& ns : job.member(rank).round_ns) steady.push_back(static_cast<double>(ns.load()) / 1e6);
   result.steady_ms = median(steady);
 
+  if (fault == "join") {
+    try_join(job, everyone, result);
+    return result;
+  }
   int const victim = fault == "kill-coordinator" ? 0 : std::uniform_int_distribution<int>(1, options.ranks - 1)(random);
   std::vector<int> survivors;
   for (int const rank : everyone)
@@ -254,6 +294,8 @@ Options parse(int argc, char** argv, bool& helped) {
   add("fault", "", text("kill,kill-coordinator,stop"));
   add("quorum", "", text("majority"));
   add("tries", "", text("10"));
+  add("state", "", text("192M"));
+  add("join-rate", "", text("200000000"));
   add("seed", "", text(""));
   add("json", "");
   add("h,help", "");
@@ -266,8 +308,8 @@ Options parse(int argc, char** argv, bool& helped) {
       helped = true;
       return options;
     }
-    constexpr std::string_view kValid[] = {"--fabric", "--ranks", "--bytes", "--fault", "--quorum",
-                                           "--tries",  "--seed",  "--json",  "--help"};
+    constexpr std::string_view kValid[] = {"--fabric", "--ranks",     "--bytes", "--fault", "--quorum", "--tries",
+                                           "--state",  "--join-rate", "--seed",  "--json",  "--help"};
     if (!given.unmatched().empty())
       throw UsageError("unknown option '" + given.unmatched().front() + "' Valid: " + join(kValid));
     auto const word = [&](char const* option) { return given[option].as<std::string>(); };
@@ -285,8 +327,15 @@ Options parse(int argc, char** argv, bool& helped) {
       options.faults.emplace_back(require_one_of("--fault", faults.substr(begin, end - begin), kFaults));
       begin = end + 1;
     }
+    if (options.plan.fabric == "mpi" &&
+        std::find(options.faults.begin(), options.faults.end(), "join") != options.faults.end())
+      throw UsageError("--fault join: nobody can join the mpi fabric; use --fabric shm or tcp");
     options.quorum = require_one_of("--quorum", word("quorum"), kQuorums);
     options.tries = static_cast<int>(parse_integer("--tries", word("tries"), 1, 10'000));
+    auto const state = parse_byte_sizes("--state", word("state"));
+    if (state.size() != 1 || state.front() < sizeof(float)) throw UsageError("--state: one size of at least 4 bytes");
+    options.state_bytes = state.front();
+    options.join_rate = static_cast<std::uint64_t>(parse_integer("--join-rate", word("join-rate"), 0, 1L << 40));
     options.seed = word("seed").empty()
                        ? std::random_device{}()
                        : static_cast<std::uint64_t>(parse_integer("--seed", word("seed"), 0, 1L << 62));

@@ -130,7 +130,7 @@ Measurement gather(Group& group, std::uint64_t bytes, std::uint64_t wrong, std::
 
 void measure(Group group, BenchPlan const& plan, std::filesystem::path const& result) {
   {
-    Communicator communicator(group, {plan.fabric, 0});
+    Communicator communicator(group, {plan.fabric, 0, {}});
     std::string lines;
     for (auto const bytes : plan.sizes) {
       Meter meter(communicator, plan, bytes);

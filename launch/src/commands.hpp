@@ -11,6 +11,8 @@ int bench_command(int argc, char** argv);
 int bench_rules_command(int argc, char** argv);
 /// One rank of a measurement; started by bench_command alone.
 int bench_rank_command(int argc, char** argv);
+/// Starts and watches one host's ranks; started by `holdfast run --hosts` alone.
+int agent_command(int argc, char** argv);
 /// One member of a fault measurement; started by `holdfast bench faults` alone.
 int fault_member_command(int argc, char** argv);
 int doctor_command(int argc, char** argv);

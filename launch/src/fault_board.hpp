@@ -26,6 +26,7 @@ struct FaultBoard {
     /// Instant of the first committed round of a view, nanoseconds of the monotonic clock; 0: none yet.
     std::array<std::atomic<std::int64_t>, kMostViews> first_commit{};
     std::array<std::atomic<std::int64_t>, kSteadyRounds> round_ns{};  ///< durations, by round modulo
+    std::atomic<std::int64_t> longest_gap_ns{0};  ///< between two commits, since it was last set to 0
   };
   std::atomic<std::uint64_t> stop_after{~0ULL};  ///< members end once they committed this round
   std::array<Member, kMostMembers> members;
@@ -39,6 +40,7 @@ inline constexpr std::string_view kSeatOfMpi = "mpi";
 struct FaultPlan {
   std::string fabric = "shm";
   std::uint64_t bytes = 0;
+  std::uint64_t state_bytes = 0;  ///< registered state that newcomers fetch; 0: nobody joins
 };
 
 /// The board in a file of this process's making (`creates`) or of another's.

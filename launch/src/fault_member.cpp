@@ -2,20 +2,26 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include <unistd.h>
 
 #include <holdfast/collectives/communicator.hpp>
+#include <holdfast/collectives/state_sharing.hpp>
 #include <holdfast/runtime/error.hpp>
 #include <holdfast/runtime/group.hpp>
 
 #include "commands.hpp"
 #include "fault_board.hpp"
+#include "job_policy.hpp"
 
 namespace holdfast::launch {
 namespace {
+
+constexpr std::size_t kStateStride = 64;
 
 /// What a member puts into a round: the same at each element, so that the mean of any set of members is known.
 float contribution(MemberId member, std::uint64_t round) {
@@ -37,10 +43,35 @@ bool is_mean_of(Reduction const& reduction, View const& view, MutableBuffer resu
 int train(FaultBoard& board, std::size_t seat, FaultPlan const& plan) {
   auto& shown = board.members[seat];
   auto group = Group::join(Config::from_environment());
-  Communicator communicator(group, {plan.fabric, 0});
+  Communicator communicator(group, {plan.fabric, 0, {}});
   auto bucket = communicator.allocate(plan.bytes / sizeof(float), DType::float32);
   auto* const values = reinterpret_cast<float*>(bucket.contribution().data());
+  std::vector<float> state(plan.state_bytes / sizeof(float));
+  StateRegistry registry;
+  std::optional<StateSharing> sharing;
+  // A part of the state changes by each result, as a model would: what a newcomer replays must be right.
+  auto const apply = [&](MutableBuffer result) {
+    auto const* const taken = reinterpret_cast<float const*>(result.data());
+    for (std::size_t i = 0; i < std::min(state.size(), result.elements()); i += kStateStride) state[i] += taken[i];
+  };
+  if (plan.state_bytes > 0) {
+    registry.add("state", Sharing::replicated, std::as_writable_bytes(std::span(state)), {"F32", {state.size()}});
+    sharing.emplace(communicator, registry);
+  }
+  if (group.is_newcomer()) {
+    auto const replay = [&](ReplayedRound const& round) -> Outcome<void> {
+      if (round.has_results) apply(round.results.at(0));
+      shown.last_round.store(round.round.number);
+      return {};
+    };
+    if (auto joined = sharing->join(replay, Deadline::after(std::chrono::seconds(60))); !joined) {
+      std::fprintf(stderr, "%s\n", joined.error().message().c_str());
+      return static_cast<int>(joined.error().code);
+    }
+    shown.last_round.store(group.rounds().committed(group.rounds().open_stream("default")));
+  }
   std::uint64_t view = 0;
+  std::int64_t last_commit = 0;
   while (true) {
     auto const began = monotonic_ns();
     auto round = communicator.begin();
@@ -56,6 +87,9 @@ int train(FaultBoard& board, std::size_t seat, FaultPlan const& plan) {
       return static_cast<int>(reduction.error().code);
     }
     auto const now = monotonic_ns();
+    if (auto const gap = now - last_commit; last_commit > 0 && gap > shown.longest_gap_ns.load())
+      shown.longest_gap_ns.store(gap);
+    last_commit = now;
     auto const of_view = static_cast<std::uint64_t>(reduction->view);
     if (of_view != view) {
       view = of_view;
@@ -67,6 +101,10 @@ int train(FaultBoard& board, std::size_t seat, FaultPlan const& plan) {
     shown.round_ns[number % FaultBoard::kSteadyRounds].store(now - began);
     shown.last_round.store(reduction->round.number);
     shown.commits.fetch_add(1);
+    if (sharing) {
+      apply(bucket.result());
+      sharing->boundary();
+    }
     if (reduction->round.number >= board.stop_after.load()) break;
   }
   return 0;
@@ -75,7 +113,7 @@ int train(FaultBoard& board, std::size_t seat, FaultPlan const& plan) {
 }  // namespace
 
 int fault_member_command(int argc, char** argv) {
-  if (argc != 5) throw Error(Errc::bad_argument, "bench-fault-member is started by holdfast bench faults");
+  if (argc != 6) throw Error(Errc::bad_argument, "bench-fault-member is started by holdfast bench faults");
   MappedBoard board(argv[1], false);
   std::string seat_word = argv[2];
   if (seat_word == kSeatOfMpi) {
@@ -88,14 +126,15 @@ int fault_member_command(int argc, char** argv) {
   shown.pid.store(::getpid());
   int reason = static_cast<int>(Errc::environment);
   try {
-    reason = train(*board, seat, {argv[3], std::stoull(argv[4])});
+    reason = train(*board, seat, {argv[3], std::stoull(argv[4]), std::stoull(argv[5])});
   } catch (Error const& error) {
     std::fprintf(stderr, "%s\n", error.what());
     reason = static_cast<int>(error.errc());
   }
   shown.ended.store(1 + reason);
   // mpirun would end the whole job of a rank that fails.
-  return reason == 0 || argv[2] == kSeatOfMpi ? 0 : 1;
+  if (reason == 0 || argv[2] == kSeatOfMpi) return 0;
+  return reason == static_cast<int>(Errc::evicted) ? kEvictedStatus : 1;
 }
 
 }  // namespace holdfast::launch

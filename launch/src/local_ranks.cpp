@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <random>
+#include <utility>
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -19,14 +20,28 @@ std::filesystem::path pattern() {
   return std::filesystem::path(folder != nullptr && *folder != '\0' ? folder : "/tmp") / "holdfast-run-XXXXXX";
 }
 
+// What a newcomer has not: the group gives it a place.
+constexpr char const* kPlaceAtStart[] = {"HOLDFAST_RANK", "HOLDFAST_WORLD_SIZE", "HOLDFAST_RENDEZVOUS", "RANK",
+                                         "WORLD_SIZE"};
+
+std::map<std::string, std::string> variables_of(PlaceInJob const& place, std::map<std::string, std::string> more,
+                                                std::string const& rendezvous) {
+  for (auto const* const name : {"HOLDFAST_RANK", "RANK"}) more[name] = std::to_string(place.rank);
+  for (auto const* const name : {"HOLDFAST_WORLD_SIZE", "WORLD_SIZE"}) more[name] = std::to_string(place.world_size);
+  more["LOCAL_RANK"] = std::to_string(place.local_rank);
+  more["LOCAL_WORLD_SIZE"] = std::to_string(place.local_world_size);
+  more["HOLDFAST_RENDEZVOUS"] = rendezvous;
+  return more;
+}
+
+}  // namespace
+
 std::string random_id() {
   std::random_device device;
   char text[17];
   std::snprintf(text, sizeof text, "%08x%08x", device(), device());
   return text;
 }
-
-}  // namespace
 
 std::vector<std::string> environment_with(std::map<std::string, std::string> const& set,
                                           std::vector<std::string> const& removed) {
@@ -41,12 +56,14 @@ std::vector<std::string> environment_with(std::map<std::string, std::string> con
   return environment;
 }
 
-TemporaryFolder::TemporaryFolder() {
-  std::string name = pattern().string();
+TemporaryFolder::TemporaryFolder() : TemporaryFolder(below(pattern().parent_path())) {}
+
+TemporaryFolder TemporaryFolder::below(std::filesystem::path const& parent) {
+  std::string name = (parent / pattern().filename()).string();
   if (mkdtemp(name.data()) == nullptr)
     throw Error(Errc::environment, "cannot make a temporary folder '" + name + "': " + std::strerror(errno) +
                                        "; set TMPDIR to a folder that can be written");
-  path_ = name;
+  return TemporaryFolder(std::filesystem::path(name));
 }
 
 TemporaryFolder::TemporaryFolder(TemporaryFolder&& other) noexcept : path_(std::move(other.path_)) {
@@ -67,32 +84,38 @@ LocalJob LocalJob::imagined(int ranks) {
   return LocalJob(ranks, TemporaryFolder(std::filesystem::path()), pattern());
 }
 
-std::map<std::string, std::string> LocalJob::variables(int rank, std::map<std::string, std::string> more) const {
-  auto const size = std::to_string(ranks_);
-  auto const position = std::to_string(rank);
-  for (auto const* const name : {"HOLDFAST_RANK", "RANK", "LOCAL_RANK"}) more[name] = position;
-  for (auto const* const name : {"HOLDFAST_WORLD_SIZE", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}) more[name] = size;
-  more["HOLDFAST_RENDEZVOUS"] = "file://" + std::filesystem::absolute(rendezvous_).string();
-  more["HOLDFAST_JOB_ID"] = id_;
-  return more;
+std::string LocalJob::rendezvous() const {
+  return "file://" + std::filesystem::absolute(rendezvous_).string();
 }
 
-std::vector<std::string> LocalJob::assignments(int rank, std::map<std::string, std::string> const& more) const {
+std::vector<std::string> LocalJob::assignments(int rank, std::map<std::string, std::string> more) const {
+  more["HOLDFAST_JOB_ID"] = id_;
   std::vector<std::string> words;
-  for (auto const& [name, value] : variables(rank, more)) words.push_back(name + "=" + value);
+  for (auto const& [name, value] : variables_of(place(rank), std::move(more), rendezvous()))
+    words.push_back(name + "=" + value);
   return words;
 }
 
 ProcessPlan LocalJob::plan(int rank, std::vector<std::string> const& command,
-                           std::map<std::string, std::string> const& more) const {
+                           std::map<std::string, std::string> more) const {
+  more["HOLDFAST_JOB_ID"] = id_;
+  return plan_rank(place(rank), command, more, rendezvous());
+}
+
+ProcessPlan plan_rank(PlaceInJob const& place, std::vector<std::string> const& command,
+                      std::map<std::string, std::string> const& variables, std::string const& rendezvous) {
   // By hue, dark blue and the colours that are hard to read on some backgrounds left out.
   constexpr int kColours[] = {36, 32, 33, 35, 96, 92, 93, 95};
   ProcessPlan plan;
-  plan.label = "rank " + std::to_string(rank);
-  plan.prefix = std::string("[").append(std::to_string(rank)).append("] ");
-  plan.colour = kColours[static_cast<std::size_t>(rank) % std::size(kColours)];
+  plan.label = "rank " + std::to_string(place.rank);
+  plan.prefix = std::string("[").append(std::to_string(place.rank)).append("] ");
+  plan.colour = kColours[static_cast<std::size_t>(place.rank) % std::size(kColours)];
   plan.command = command;
-  plan.environment = environment_with(variables(rank, more));
+  auto all = variables_of(place, variables, rendezvous);
+  plan.environment = environment_with(all);
+  all["HOLDFAST_JOIN"] = rendezvous;
+  for (auto const* const name : kPlaceAtStart) all.erase(name);
+  plan.newcomer_environment = environment_with(all, {std::begin(kPlaceAtStart), std::end(kPlaceAtStart)});
   return plan;
 }
 

@@ -25,6 +25,7 @@ constexpr Subcommand kSubcommands[] = {
     {"plan", plan_command, "say how much bandwidth training needs, and how long it takes"},
     {"rules", rules_command, "list the aggregation rules with their bounds and sources"},
     {"doctor", doctor_command, "say what this build and this machine can do"},
+    {"agent", agent_command, ""},
     {"bench-rank", bench_rank_command, ""},
     {"bench-fault-member", fault_member_command, ""},
 };

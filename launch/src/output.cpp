@@ -11,6 +11,7 @@
 namespace holdfast::launch {
 
 void LinePrefixer::emit(std::string& out) {
+  if (taker_ && taker_(line_)) return line_.clear();
   out += prefix_;
   out += line_;
   out += '\n';
@@ -36,7 +37,7 @@ void LinePrefixer::finish(std::string& out) {
   if (!line_.empty()) emit(out);
 }
 
-Sink::Sink(int fd) : fd_(fd) {
+Sink::Sink(int fd, bool outlives_reader) : fd_(fd), outlives_reader_(outlives_reader) {
   struct stat status {};
   is_gone_ = fstat(fd, &status) != 0;
   // A pipe that polls as writable has room for one atomic write, no more; a regular file never makes us wait.
@@ -48,6 +49,7 @@ void Sink::flush() {
     drop();
     return;
   }
+  if (is_empty()) taken_at_ = std::chrono::steady_clock::now();
   while (!is_empty()) {
     pollfd ready{fd_, POLLOUT, 0};
     if (poll(&ready, 1, 0) <= 0) break;
@@ -59,8 +61,10 @@ void Sink::flush() {
       return;
     }
     written_ += static_cast<std::size_t>(count);
+    taken_at_ = std::chrono::steady_clock::now();
   }
-  if (is_empty()) {
+  bool const is_stuck = outlives_reader_ && !accepts() && std::chrono::steady_clock::now() - taken_at_ > kPatience;
+  if (is_empty() || is_stuck) {
     drop();
   } else if (written_ >= kFull) {
     pending_.erase(0, written_);

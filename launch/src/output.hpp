@@ -1,6 +1,8 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -14,7 +16,10 @@ class LinePrefixer {
  public:
   static constexpr std::size_t kLongestLine = 64 * 1024;
 
-  explicit LinePrefixer(std::string prefix) : prefix_(std::move(prefix)) {}
+  /// Takes a line for itself, instead of the output: true for those that it wants.
+  using Taker = std::function<bool(std::string_view line)>;
+
+  explicit LinePrefixer(std::string prefix, Taker taker = {}) : prefix_(std::move(prefix)), taker_(std::move(taker)) {}
 
   /// Appends the complete lines to `out` and keeps the rest.
   void feed(std::string_view bytes, std::string& out);
@@ -25,6 +30,7 @@ class LinePrefixer {
   void emit(std::string& out);
 
   std::string prefix_;
+  Taker taker_;
   std::string line_;
 };
 
@@ -34,7 +40,9 @@ class LinePrefixer {
 /// mode, because its open file is shared with the shell and other programs.
 class Sink {
  public:
-  explicit Sink(int fd);
+  /// @param outlives_reader  what is not taken for kPatience is dropped once much is pending
+  explicit Sink(int fd, bool outlives_reader = false);
+  static constexpr std::chrono::seconds kPatience{3};
 
   /// Where new bytes go; write them with flush().
   [[nodiscard]] std::string& pending() { return pending_; }
@@ -53,6 +61,8 @@ class Sink {
   static constexpr std::size_t kFull = 1 << 20;
 
   int fd_;
+  bool outlives_reader_;
+  std::chrono::steady_clock::time_point taken_at_{};  ///< when something went out last, or nothing was pending
   std::size_t at_once_;
   std::string pending_;
   std::size_t written_ = 0;
