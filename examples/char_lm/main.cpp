@@ -1,11 +1,13 @@
 // Trains a small transformer to predict the next character of a text: data parallel, or across slow links.
 #include <cmath>
+#include <fstream>
 #include <iostream>
 #include <optional>
 #include <random>
 
 #include <torch/torch.h>
 
+#include <holdfast/collectives/communicator.hpp>
 #include <holdfast/collectives/diloco/outer_step.hpp>
 #include <holdfast/optim/data_parallel.hpp>
 #include <holdfast/optim/streaming_diloco.hpp>
@@ -78,7 +80,12 @@ holdfast::StreamingDiLoCoOptions diloco_options(cxxopts::ParseResult const& flag
                   .overlap(flags["overlap"].as<std::int64_t>())
                   .layer_of(layer_of);
   if (flags.count("codec") > 0) options.codec(flags["codec"].as<std::string>());
-  return options.merge(flags["merge"].as<double>())
+  if (flags.count("grace") > 0) options.grace(flags["grace"].as<double>());
+  if (flags.count("eager") > 0) options.eager(true);
+  if (flags["sites"].as<int>() > 1) options.fabric("tcp");
+  return options.min_contributors(flags["min-contributors"].as<int>())
+      .fallback(flags["fallback"].as<std::string>())
+      .merge(flags["merge"].as<double>())
       .outer(flags["outer"].as<std::string>())
       .rule(flags["rule"].as<std::string>())
       .byzantine(flags["byzantine"].as<int>());
@@ -93,6 +100,41 @@ std::uint64_t hash_of(torch::nn::Module const& model) {
   return holdfast::diloco::hash_of(values);
 }
 
+/// What goes wrong on purpose.
+void add_faults(holdfast::StreamingDiLoCoOptions& options, cxxopts::ParseResult const& flags, int rank) {
+  double const lost = flags["lose"].as<double>();
+  auto const seed = static_cast<unsigned>(flags["seed"].as<std::uint64_t>());
+  if (lost > 0)
+    options.contributes([lost, seed, rank](int fragment, std::int64_t step) {
+      std::seed_seq mixed{seed, static_cast<unsigned>(rank), static_cast<unsigned>(fragment),
+                          static_cast<unsigned>(step)};
+      std::mt19937 random(mixed);
+      return std::uniform_real_distribution<double>()(random) >= lost;
+    });
+  auto const liars = flags.count("liars") > 0 ? flags["liars"].as<std::vector<int>>() : std::vector<int>{};
+  if (std::find(liars.begin(), liars.end(), rank) != liars.end())
+    options.on_contribution([by = flags["lie"].as<float>()](std::span<float> gradient) {
+      for (auto& value : gradient) value *= by;
+    });
+}
+
+/// Loss by step, for plots.
+class Curve {
+ public:
+  explicit Curve(std::string const& path) {
+    if (path.empty()) return;
+    file_.open(path);
+    if (!file_) throw holdfast::Error(holdfast::Errc::not_found, "cannot write the loss curve to " + path);
+    file_ << "step,validation_loss,training_loss\n";
+  }
+  void add(std::uint64_t step, double validation, double training) {
+    if (file_.is_open()) file_ << step << ',' << validation << ',' << training << std::endl;
+  }
+
+ private:
+  std::ofstream file_;
+};
+
 int train(int argc, char** argv) {
   auto const config = holdfast::Config::from_command_line(argc, argv);
   cxxopts::Options options(
@@ -100,7 +142,7 @@ int train(int argc, char** argv) {
       "A small transformer on a text, data parallel or across slow links. Start it by mpirun or `holdfast run -n N`,\n"
       "or alone. --holdfast-KEY VALUE sets a key of the runtime.\n");
   auto add = options.add_options();
-  add("data", "text file", cxxopts::value<std::string>()->default_value("build/data/kjv.txt"));
+  add("text,data", "text file", cxxopts::value<std::string>()->default_value("build/data/kjv.txt"));
   add("width", "of the model, a multiple of 4", cxxopts::value<std::int64_t>()->default_value("48"));
   add("layers", "blocks of the model", cxxopts::value<std::int64_t>()->default_value("6"));
   add("steps", "training steps", cxxopts::value<std::uint64_t>()->default_value("1500"));
@@ -120,11 +162,24 @@ int train(int argc, char** argv) {
       cxxopts::value<double>()->default_value("0"));
   add("outer", "outer optimizer of DiLoCo",
       cxxopts::value<std::string>()->default_value("nesterov(lr=0.7, momentum=0.6)"));
+  add("grace", "steps after its time within which an interrupted exchange begins again; negative: always",
+      cxxopts::value<double>());
+  add("eager", "apply the last result with the own part refreshed instead of waiting");
+  add("min-contributors", "an exchange of fewer is skipped", cxxopts::value<int>()->default_value("1"));
+  add("fallback", "rule where too few members are left for --rule", cxxopts::value<std::string>()->default_value(""));
+  add("sites",
+      "of DiLoCo: members are dealt to so many sites, data parallel inside and DiLoCo across; 1: each by itself",
+      cxxopts::value<int>()->default_value("1"));
+  add("lose", "part of the contributions to DiLoCo that is lost at random, for experiments",
+      cxxopts::value<double>()->default_value("0"));
+  add("liars", "ranks that multiply their outer gradients by --lie", cxxopts::value<std::vector<int>>());
+  add("lie", "what liars multiply by", cxxopts::value<float>()->default_value("-10"));
   add("byzantine", "f: liars that the rule has to tolerate", cxxopts::value<int>()->default_value("0"));
   add("worker-momentum", "momentum of each member before aggregation", cxxopts::value<double>()->default_value("0"));
   add("seed", "of start and batches", cxxopts::value<std::uint64_t>()->default_value("0"));
   add("eval-every", "validation loss every so many steps; 0: at the end",
       cxxopts::value<std::uint64_t>()->default_value("0"));
+  add("curve", "file for the losses of --eval-every, as CSV", cxxopts::value<std::string>()->default_value(""));
   add("threads", "threads of libtorch per member", cxxopts::value<int>()->default_value("1"));
   examples::add_checkpoint_flags(options);
   add("json", "end with one JSON object");
@@ -141,7 +196,7 @@ int train(int argc, char** argv) {
     throw holdfast::Error(holdfast::Errc::bad_argument, "width must be a multiple of 4, layers and threads at least 1");
   auto const rule = holdfast::Rule::parse(flags["rule"].as<std::string>());
   torch::set_num_threads(flags["threads"].as<int>());
-  auto const text = char_lm::load_text(flags["data"].as<std::string>());
+  auto const text = char_lm::load_text(flags["text"].as<std::string>());
   shape.vocabulary = text.vocabulary;
   shape.context = kContext;
   char_lm::Model model(shape);
@@ -153,6 +208,15 @@ int train(int argc, char** argv) {
         holdfast::Errc::bad_argument,
         "batch " + std::to_string(all_sequences) + " does not divide by " + std::to_string(world_size) + " members");
   auto const sync = parse_sync(flags["sync"].as<std::string>());
+  int const sites = flags["sites"].as<int>();
+  bool const has_sites = sites > 1 && (sync == Sync::diloco || sync == Sync::streaming_diloco);
+  if (sites < 1 || world_size % sites != 0)
+    throw holdfast::Error(holdfast::Errc::bad_argument, "sites: " + std::to_string(world_size) +
+                                                            " members do not divide by " + std::to_string(sites));
+  int const site = rank * sites / world_size;
+  // A site has a group of its own for its gradients; outer exchanges go between all members.
+  std::optional<holdfast::Group> site_group;
+  if (has_sites) site_group = group.subgroup("site " + std::to_string(site));
   std::optional<holdfast::DataParallel> parallel;
   std::optional<holdfast::StreamingDiLoCo> diloco;
   if (sync == Sync::data_parallel)
@@ -162,8 +226,15 @@ int train(int argc, char** argv) {
                          .codec(flags.count("codec") > 0 ? flags["codec"].as<std::string>() : "identity")
                          .byzantine(flags["byzantine"].as<int>())
                          .worker_momentum(flags["worker-momentum"].as<double>()));
-  else if (sync != Sync::none)
-    diloco.emplace(group, model, diloco_options(flags, sync));
+  if (site_group) parallel.emplace(*site_group, model, holdfast::DataParallelOptions());
+  if (sync == Sync::diloco || sync == Sync::streaming_diloco) {
+    auto options_of_diloco = diloco_options(flags, sync);
+    add_faults(options_of_diloco, flags, rank);
+    if (has_sites) options_of_diloco.site("site " + std::to_string(site));
+    diloco.emplace(group, model, options_of_diloco);
+  }
+  std::uint64_t const start_bytes =
+      (parallel ? parallel->communicator().sent_bytes() : 0) + (diloco ? diloco->start_bytes() : 0);
   double const given_lr = flags["lr"].as<double>();
   double const peak = given_lr > 0 ? given_lr : shape.width <= 64 ? 5e-3 : 2e-3;
   auto const with_decay = [&](double decay) {
@@ -178,8 +249,9 @@ int train(int argc, char** argv) {
   std::uniform_int_distribution<std::int64_t> starts(0, text.train.size(0) - kContext - 1);
   examples::RunTally tally;
   examples::Progress progress(rank == 0, steps);
+  Curve curve(flags["curve"].as<std::string>());
   double validated = 0, exposed_wait_s = 0;
-  std::uint64_t outer_bytes = 0;
+  std::uint64_t outer_steps = 0, skipped = 0;
 
   std::uint64_t step = 0;
   holdfast::TrainingState state;
@@ -200,7 +272,7 @@ int train(int argc, char** argv) {
   if (auto const resumed = checkpoints.resume(); !resumed) return gives_up(resumed.error());
   auto const count = [&](holdfast::DiLoCoStep const& happened) {
     for (auto const& applied : happened.applied) {
-      outer_bytes += applied.sent_bytes;
+      ++(applied.is_skipped ? skipped : outer_steps);
       exposed_wait_s += applied.exposed_wait_s;
     }
   };
@@ -219,7 +291,9 @@ int train(int argc, char** argv) {
     auto const loss = loss_of(model, torch::stack(windows));
     loss.backward();
     if (parallel) {
+      auto const began = std::chrono::steady_clock::now();
       auto const outcome = parallel->synchronize();
+      if (!diloco) exposed_wait_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
       if (!outcome) return gives_up(outcome.error());
       tally.add(*outcome);
     }
@@ -231,7 +305,10 @@ int train(int argc, char** argv) {
       count(*happened);
     }
     ++step;
-    if (rank == 0 && eval_every > 0 && step % eval_every == 0) validated = validate();
+    if (rank == 0 && eval_every > 0 && step % eval_every == 0) {
+      validated = validate();
+      curve.add(step, validated, loss.item<double>());
+    }
     progress.update(step, "loss " + examples::json_number(loss.item<double>()) +
                               (validated > 0 ? "  validation " + examples::json_number(validated) : ""));
     auto const must_end = checkpoints.step(step);
@@ -247,19 +324,24 @@ int train(int argc, char** argv) {
   }
   progress.finish();
   double const seconds = progress.seconds();
-  if (rank != 0) return 0;
+  if (group.rank() != 0) return 0;
   std::int64_t parameters = 0;
   for (auto const& parameter : model->parameters()) parameters += parameter.numel();
   using examples::json_number, examples::json_string;
   auto const result = json_number(validate());
-  std::uint64_t const sent_bytes = tally.sent_bytes() + outer_bytes;
+  // Everything that exchanges put on the wire. Inside a site the gradients are not part of it.
+  std::uint64_t const sent_bytes = diloco     ? diloco->sent_bytes()
+                                   : parallel ? parallel->communicator().sent_bytes() - start_bytes
+                                              : 0;
   if (flags.count("json"))
     std::cout << "{\"validation_loss\": " << result << ", \"steps\": " << steps
               << ", \"seconds\": " << json_number(seconds) << ", \"bytes_sent_per_rank\": " << sent_bytes
+              << ", \"start_bytes\": " << start_bytes << ", \"control_bytes\": " << group.control_bytes()
+              << ", \"outer_steps\": " << outer_steps << ", \"skipped\": " << skipped
               << ", \"exposed_wait_s\": " << json_number(exposed_wait_s) << ", \"state_hash\": \"" << std::hex
               << (diloco ? diloco->outer_hash() : hash_of(*model)) << std::dec
               << "\", \"sync\": " << json_string(flags["sync"].as<std::string>())
-              << ", \"excluded\": " << tally.excluded_json() << ", \"ranks\": " << world_size
+              << ", \"excluded\": " << tally.excluded_json() << ", \"ranks\": " << group.world_size()
               << ", \"parameters\": " << parameters << ", \"width\": " << shape.width
               << ", \"layers\": " << shape.layers << ", \"vocabulary\": " << shape.vocabulary
               << ", \"rule\": " << json_string(rule.text()) << ", \"seed\": " << seed << "}" << std::endl;

@@ -1,12 +1,18 @@
 // Trains a classifier on square grey images, data parallel, with members that may lie.
+#include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <random>
+#include <thread>
 
 #include <torch/torch.h>
 
 #include <holdfast/collectives/communicator.hpp>
 #include <holdfast/collectives/schemes/privacy.hpp>
+#include <holdfast/optim/elastic_sampler.hpp>
+#include <holdfast/optim/training_state.hpp>
 #include <holdfast/runtime/config.hpp>
 #include <holdfast/runtime/group.hpp>
 
@@ -31,14 +37,26 @@ struct Flags {
   examples::CheckpointFlags checkpoint;
   std::uint64_t steps, seed, eval_every;
   std::int64_t batch;
+  std::size_t global_batch;
+  std::map<int, int> naps_ms;
   double dp_delta;
   bool json;
 };
 
 holdfast::Scope parse_scope(std::string const& text) {
-  for (auto const scope : {holdfast::Scope::step, holdfast::Scope::bucket, holdfast::Scope::shard})
+  for (auto const scope :
+       {holdfast::Scope::step, holdfast::Scope::bucket, holdfast::Scope::layer, holdfast::Scope::shard})
     if (text == holdfast::name(scope)) return scope;
-  throw holdfast::Error(holdfast::Errc::bad_argument, "unknown scope '" + text + "'; valid: step, bucket, shard");
+  throw holdfast::Error(holdfast::Errc::bad_argument,
+                        "unknown scope '" + text + "'; valid: step, bucket, layer, shard");
+}
+
+void add_nap(std::string const& text, std::map<int, int>& naps_ms) {
+  int rank = 0, milliseconds = 0;
+  char end = 0;
+  if (std::sscanf(text.c_str(), "%d:%d%c", &rank, &milliseconds, &end) != 2 || rank < 0 || milliseconds < 0)
+    throw holdfast::Error(holdfast::Errc::bad_argument, "--slow takes RANK:MS, not '" + text + "'");
+  naps_ms[rank] = milliseconds;
 }
 
 std::optional<Flags> flags_of(int argc, char** argv) {
@@ -51,7 +69,7 @@ std::optional<Flags> flags_of(int argc, char** argv) {
   add("rule", "aggregation rule, such as nnm+trimmed_mean", cxxopts::value<std::string>()->default_value("mean"));
   add("byzantine", "f: liars that the rule has to tolerate", cxxopts::value<int>()->default_value("0"));
   add("fallback", "rule to use while too few members are left for --rule to tolerate f", cxxopts::value<std::string>());
-  add("scope", "one decision per step, bucket or shard", cxxopts::value<std::string>()->default_value("step"));
+  add("scope", "one decision per step, bucket, layer or shard", cxxopts::value<std::string>()->default_value("step"));
   add("attack", "what attackers send, such as sign_flip or alie(-1.5)",
       cxxopts::value<std::string>()->default_value("none"));
   add("attackers", "ranks that lie, such as 1,3", cxxopts::value<std::vector<int>>());
@@ -59,7 +77,13 @@ std::optional<Flags> flags_of(int argc, char** argv) {
   add("model", "mlp or cnn", cxxopts::value<std::string>()->default_value("mlp"));
   add("steps", "training steps", cxxopts::value<std::uint64_t>()->default_value("300"));
   add("batch", "rows per member and step", cxxopts::value<std::int64_t>()->default_value("16"));
-  add("scheme", "data_parallel, monna, fedvote, spsa or local_sgd",
+  add("global-batch", "rows of all members together in a step, by epochs over all rows, whoever comes and goes; 0: off",
+      cxxopts::value<std::size_t>()->default_value("0"));
+  add("scale-learning-rate", "in proportion to the members when they come and go");
+  add("warmup", "steps over which the learning rate moves then", cxxopts::value<std::uint64_t>()->default_value("0"));
+  add("slow", "ranks that sleep before each step, and for how many ms, such as 2:30,3:50",
+      cxxopts::value<std::vector<std::string>>());
+  add("scheme", "data_parallel, dbw (dynamic backup workers), monna, fedvote, spsa or local_sgd",
       cxxopts::value<std::string>()->default_value("data_parallel"));
   add("local-steps", "steps between exchanges of fedvote and local_sgd",
       cxxopts::value<std::uint64_t>()->default_value("40"));
@@ -98,6 +122,11 @@ std::optional<Flags> flags_of(int argc, char** argv) {
   flags.steps = given["steps"].as<std::uint64_t>(), flags.seed = given["seed"].as<std::uint64_t>();
   flags.eval_every = given["eval-every"].as<std::uint64_t>();
   flags.batch = given["batch"].as<std::int64_t>();
+  flags.global_batch = given["global-batch"].as<std::size_t>();
+  scheme.scales_learning_rate = given.count("scale-learning-rate") > 0;
+  scheme.learning_rate_steps = given["warmup"].as<std::uint64_t>();
+  if (given.count("slow"))
+    for (auto const& nap : given["slow"].as<std::vector<std::string>>()) add_nap(nap, flags.naps_ms);
   auto const usual = scheme.name == "monna"     ? 0.75
                      : scheme.name == "fedvote" ? 0.05
                      : scheme.name == "spsa"    ? 0.01
@@ -137,6 +166,18 @@ bool is_finite(torch::nn::Sequential& model) {
   return true;
 }
 
+std::string hash_of(torch::nn::Sequential& model) {
+  std::uint64_t hash = 14'695'981'039'346'656'037U;  // FNV-1a
+  for (auto const& parameter : model->parameters()) {
+    auto const values = parameter.detach().contiguous();
+    auto const* const bytes = static_cast<unsigned char const*>(values.data_ptr());
+    for (std::size_t i = 0; i < values.nbytes(); ++i) hash = (hash ^ bytes[i]) * 1'099'511'628'211U;
+  }
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+  return text;
+}
+
 int train(int argc, char** argv) {
   auto const config = holdfast::Config::from_command_line(argc, argv);
   auto const parsed = flags_of(argc, argv);
@@ -149,7 +190,9 @@ int train(int argc, char** argv) {
   auto model = make_model(flags.model, images.side, images.classes, flags.seed);
 
   auto group = holdfast::Group::join(config);
-  int const rank = group.rank(), world_size = group.world_size();
+  bool const is_newcomer = group.is_newcomer();
+  int const world_size = group.world_size();
+  int rank = group.rank();
   check(flags, world_size);
   holdfast::Communicator communicator(group);
   examples::Adversary adversary(communicator, flags.attack, flags.seed);
@@ -163,7 +206,8 @@ int train(int argc, char** argv) {
   std::span const all_labels(images.train_labels.data_ptr<std::int64_t>(),
                              static_cast<std::size_t>(images.train_labels.numel()));
   if (!lies) rows = split.divide(all_labels, honest, flags.seed)[static_cast<std::size_t>(share)];
-  auto const own = rows.empty() ? torch::arange(images.train_labels.size(0)) : torch::tensor(rows, torch::kLong);
+  bool const has_all_rows = rows.empty() || flags.global_batch > 0;
+  auto const own = has_all_rows ? torch::arange(images.train_labels.size(0)) : torch::tensor(rows, torch::kLong);
   auto const pixels = images.train_pixels.index_select(0, own);
   auto labels = images.train_labels.index_select(0, own);
   if (lies && adversary.flips_labels()) labels = images.classes - 1 - labels;
@@ -174,6 +218,14 @@ int train(int argc, char** argv) {
   options.on_contribution = adversary.hook();
   auto const scheme = make_scheme(communicator, model, options);
   bool const is_private = options.clip > 0;
+  std::optional<holdfast::ElasticSampler> sampler;
+  if (flags.global_batch > 0) {
+    if (is_private)
+      throw holdfast::Error(holdfast::Errc::bad_argument, "--global-batch and --dp-clip exclude each other");
+    sampler.emplace(static_cast<std::size_t>(images.train_labels.size(0)), group,
+                    holdfast::ElasticSamplerOptions().seed(flags.seed).global_batch(flags.global_batch));
+    sampler->reset();
+  }
   double const sampling_rate = std::min(1.0, static_cast<double>(flags.batch) / static_cast<double>(own.size(0)));
   holdfast::PrivacyAccountant accountant;
   examples::RunTally tally;
@@ -184,6 +236,7 @@ int train(int argc, char** argv) {
   holdfast::TrainingState state;
   scheme->register_state(state);
   state.add_counter("step", steps);
+  if (sampler) state.add(*sampler);
   examples::add_generator(state, "random/batches", random);
   examples::Checkpoints checkpoints(group, state, flags.checkpoint);
   auto const gives_up = [&](holdfast::Failure const& failure) {
@@ -191,7 +244,12 @@ int train(int argc, char** argv) {
     std::cerr << "digits: rank " << rank << ": " << failure.message() << std::endl;
     return checkpoints.give_up(failure);
   };
-  if (auto const resumed = checkpoints.resume(); !resumed) return gives_up(resumed.error());
+  if (!is_newcomer)
+    if (auto const resumed = checkpoints.resume(); !resumed) return gives_up(resumed.error());
+  // Members may die and others take their place: those fetch the model and the count of its steps.
+  bool const is_shared = !group.join_address().empty() && (is_newcomer || options.name == "data_parallel");
+  if (is_shared)
+    if (auto const shared = scheme->share(state.registry(), [&] { ++steps; }); !shared) return gives_up(shared.error());
   if (is_private && steps > 0) accountant.add_steps(options.noise, sampling_rate, steps);
 
   while (steps < flags.steps) {
@@ -200,6 +258,15 @@ int train(int argc, char** argv) {
       // Each row by a coin of its own: that is what the accountant counts.
       for (std::int64_t row = 0; row < own.size(0); ++row)
         if (std::generate_canonical<double, 53>(random) < sampling_rate) drawn.push_back(row);
+    } else if (sampler) {
+      auto rows_of_step = sampler->next(0);
+      if (!rows_of_step) {
+        sampler->reset();
+        rows_of_step = sampler->next(0);
+      }
+      if (!rows_of_step) break;  // no data
+      for (auto const row : *rows_of_step) drawn.push_back(static_cast<std::int64_t>(row));
+      scheme->set_weight(sampler->weight());
     } else {
       for (std::int64_t i = 0; i < std::min(flags.batch, own.size(0)); ++i)
         drawn.push_back(static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(own.size(0))));
@@ -215,10 +282,14 @@ int train(int argc, char** argv) {
       seen = loss.item<double>();
       return loss;
     };
+    if (auto const nap = flags.naps_ms.find(rank); nap != flags.naps_ms.end())
+      std::this_thread::sleep_for(std::chrono::milliseconds(nap->second));
     auto const step = scheme->step(loss_of, batch.size(0));
+    if (sampler && step && *step) sampler->committed(**step);
     if (is_private && step) accountant.add_steps(options.noise, sampling_rate, 1);
     if (step) {
       if (*step) tally.add(**step);
+      rank = communicator.rank();  // of the view of this step: members may have been lost
     } else if (step.error().code == holdfast::Errc::too_many_faulty_rows) {
       // All members know; the parameters are as before. Once those are not finite, no gradient will be again.
       if (skipped++ == 0 && rank == 0) std::cerr << "digits: step skipped: " << step.error().message() << std::endl;
@@ -226,7 +297,7 @@ int train(int argc, char** argv) {
     } else {
       return gives_up(step.error());
     }
-    ++steps;
+    if (!step || !is_shared) ++steps;
     bool const tests = rank == 0 && flags.eval_every > 0 && steps % flags.eval_every == 0;
     if (tests) tested = accuracy(model, images);
     progress.update(steps, "loss " + examples::json_number(seen) +
@@ -240,7 +311,14 @@ int train(int argc, char** argv) {
   if (flags.checkpoint.every > 0 && scheme->members_are_equal())
     if (auto const saved = checkpoints.save(steps); !saved) return gives_up(saved.error());
   double const seconds = progress.seconds();
-  if (rank == 0) {
+  auto const hash = hash_of(model);
+  // The first of those who are left speaks: the one that was the first may be gone.
+  bool const speaks = group.rank() == 0;
+  int const ranks_left = group.world_size();
+  auto const agreed = group.agree("end", {{"model", scheme->members_are_equal() ? hash : ""}},
+                                  holdfast::Deadline::after(config.op_timeout));
+  if (!agreed) return gives_up(agreed.error());
+  if (speaks) {
     double const result = accuracy(model, images);
     std::string attackers;
     for (int const attacker : flags.attack.attackers)
@@ -253,6 +331,7 @@ int train(int argc, char** argv) {
                 << ", \"excluded\": " << tally.excluded_json()
                 << ", \"excluded_note\": " << json_string(world_size > 1 ? note : "")
                 << ", \"skipped_steps\": " << skipped << ", \"ranks\": " << world_size
+                << ", \"ranks_left\": " << ranks_left << ", \"model_hash\": " << json_string(hash)
                 << ", \"fabric\": " << json_string(std::string(communicator.fabric()))
                 << ", \"rule\": " << json_string(options.rule) << ", \"byzantine\": " << options.byzantine
                 << ", \"attack\": " << json_string(flags.attack.attack) << ", \"attackers\": [" << attackers

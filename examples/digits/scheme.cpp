@@ -70,29 +70,46 @@ class DataParallelScheme final : public Scheme {
                       .byzantine(options.byzantine)
                       .scope(options.scope)
                       .worker_momentum(options.momentum)
+                      .backup_workers(options.name == "dbw")
                       .on_contribution(options.on_contribution)),
         model_(model),
         sgd_(model->parameters(), options.learning_rate) {
     if (options.clip > 0) private_.emplace(model, options);
+    if (!options.scales_learning_rate) return;
+    auto const warmup = static_cast<std::int64_t>(options.learning_rate_steps);
+    scale_ = holdfast::scale_learning_rate(sgd_, holdfast::LearningRateScaleOptions().warmup_steps(warmup));
+    parallel_.on_view_change(*scale_);
   }
   Step step(Loss const& loss, std::int64_t batch) override {
     sgd_.zero_grad();
     if (private_) {
       private_->compute(loss, batch, static_cast<double>(std::max<std::int64_t>(batch, 1)));
-    } else {
-      loss({}).backward();
+      return as_step(parallel_.step(sgd_));
     }
-    return as_step(parallel_.step(sgd_));
+    auto const value = loss({});
+    value.backward();
+    return as_step(is_shared_ ? parallel_.step() : parallel_.step(sgd_, value));
+  }
+  Outcome<void> share(holdfast::StateRegistry& state, std::function<void()> after_step) override {
+    is_shared_ = true;
+    return parallel_.share(state, [this, after_step] {
+      sgd_.step();
+      after_step();
+    });
   }
   void register_state(holdfast::TrainingState& state) override {
     state.add_model(model_).add_optimizer(sgd_).add(parallel_);
+    if (scale_) state.add(*scale_);
   }
+  void set_weight(double weight) override { parallel_.set_weight(weight); }
 
  private:
   holdfast::DataParallel parallel_;
   torch::nn::Sequential model_;
   torch::optim::SGD sgd_;
+  bool is_shared_ = false;
   std::optional<PrivateGradients> private_;
+  std::optional<holdfast::LearningRateScale> scale_;
 };
 
 class MonnaScheme final : public Scheme {
@@ -217,12 +234,19 @@ class LocalSgdScheme final : public Scheme {
 
 }  // namespace
 
+Outcome<void> Scheme::share(holdfast::StateRegistry&, std::function<void()>) {
+  return holdfast::fail(holdfast::Errc::mismatch, "only scheme data_parallel can be joined while it trains");
+}
+
 void check_scheme(SchemeOptions const& options) {
   using holdfast::Errc, holdfast::Error;
   auto const& name = options.name;
-  if (name != "data_parallel" && name != "monna" && name != "fedvote" && name != "spsa" && name != "local_sgd")
+  if (name != "data_parallel" && name != "dbw" && name != "monna" && name != "fedvote" && name != "spsa" &&
+      name != "local_sgd")
     throw Error(Errc::bad_argument,
-                "unknown scheme '" + name + "'; valid: data_parallel, monna, fedvote, spsa, local_sgd");
+                "unknown scheme '" + name + "'; valid: data_parallel, dbw, monna, fedvote, spsa, local_sgd");
+  if (options.scales_learning_rate && name != "data_parallel" && name != "dbw")
+    throw Error(Errc::bad_argument, "--scale-learning-rate belongs to data_parallel and dbw, not to " + name);
   if (options.local_steps < 1) throw Error(Errc::bad_argument, "local-steps must be at least 1");
   if (options.clip > 0 && name != "data_parallel")
     throw Error(Errc::bad_argument, "--dp-clip belongs to scheme data_parallel, not to " + name);

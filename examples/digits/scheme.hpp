@@ -12,6 +12,7 @@
 #include <holdfast/collectives/communicator.hpp>
 #include <holdfast/optim/training_state.hpp>
 #include <holdfast/runtime/outcome.hpp>
+#include <holdfast/runtime/state_registry.hpp>
 
 /// How members learn from each other, by name: the flag --scheme.
 struct SchemeOptions {
@@ -27,6 +28,8 @@ struct SchemeOptions {
   double clip = 0;   ///< of the gradient of one example; 0: not private
   double noise = 0;  ///< multiplier
   std::uint64_t seed = 0;
+  bool scales_learning_rate = false;      ///< with the number of members
+  std::uint64_t learning_rate_steps = 0;  ///< over which it moves
   std::function<void(std::span<float>)> on_contribution;
 };
 
@@ -43,6 +46,10 @@ class Scheme {
   virtual void register_state(holdfast::TrainingState& state) = 0;
   /// Whether what members share is the same everywhere now: where they learn by themselves, only after an exchange.
   [[nodiscard]] virtual bool members_are_equal() const { return true; }
+  /// Of this member's contribution to the next step, where the scheme has weights.
+  virtual void set_weight(double) {}
+  /// Lets newcomers fetch this state, or fetches it as one. @param after_step  called after each step that changes it
+  virtual holdfast::Outcome<void> share(holdfast::StateRegistry& state, std::function<void()> after_step);
 };
 
 /// @throws holdfast::Error bad_argument naming the schemes
