@@ -115,7 +115,7 @@ float expected(Kind kind, std::vector<float>& rows) {
 
 class Trainer {
  public:
-  Trainer(Group& group, std::string const& fabric) : communicator_(group, {fabric, 0}) {
+  Trainer(Group& group, std::string const& fabric) : communicator_(group, {fabric, 0, {}}) {
     for (auto const elements : kSizes) buckets_.push_back(communicator_.allocate(elements, DType::float32));
   }
 

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """Runs the example programs end to end: their answers, their JSON, and what they say to bad input.
 
-usage: check_examples.py alone|mpi --digits PROGRAM --char-lm PROGRAM --hello PROGRAM [--mpirun "COMMAND FLAGS"]
+usage: check_examples.py alone|mpi|loss --digits PROGRAM --char-lm PROGRAM --hello PROGRAM [--mpirun "COMMAND FLAGS"]
 """
 import argparse
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -107,6 +110,13 @@ class Alone(Examples):
             broken.write_text(text, encoding="ascii")
             self.refused(OPTIONS.digits, "--data", broken, says=[says])
 
+    def test_digits_goes_through_all_rows_by_epochs(self):
+        record = self.result(OPTIONS.digits, "--data", self.images, "--steps", 60, "--lr", 0.3, "--global-batch", 50,
+                             "--scale-learning-rate", "--warmup", 3)
+        self.assertEqual(record["steps"], 60)
+        self.assertGreater(record["test_accuracy"], 60)
+        self.refused(OPTIONS.digits, "--data", self.images, "--slow", "1", says=["RANK:MS"])
+
     def test_help(self):
         for program in (OPTIONS.digits, OPTIONS.char_lm):
             done = self.execute(program, "--help")
@@ -164,6 +174,18 @@ class Mpi(Examples):
                                  "1", "--rule", "nnm+geometric_median", "--byzantine", 1, ranks=4)
             self.assertEqual(record["steps"], 20)
 
+    def test_backup_workers_leave_out_a_rank_that_is_always_late(self):
+        record = self.result(OPTIONS.digits, "--data", self.images, "--steps", 60, "--lr", 0.3, "--scheme", "dbw",
+                             "--slow", "3:60", "--worker-momentum", 0, ranks=4)
+        late = [entry for entry in record["excluded"] if entry["rank"] == 3]
+        self.assertTrue(late, record)
+        self.assertGreater(record["test_accuracy"], 60)
+
+    def test_unequal_batches_train_by_epochs(self):
+        record = self.result(OPTIONS.digits, "--data", self.images, "--steps", 60, "--lr", 0.3, "--global-batch", 50,
+                             ranks=3)
+        self.assertGreater(record["test_accuracy"], 60)
+
     def test_bad_flags_end_every_rank(self):
         data = ("--data", self.images)
         for arguments in (("--rule", "meen"), ("--attack", "sign_flip", "--attackers", 7),
@@ -179,12 +201,83 @@ class Mpi(Examples):
         self.assertGreater(record["bytes_sent_per_rank"], 0)
 
 
+class Loss(Examples):
+    """A member of five is killed in mid-training with on_loss=shrink: the others go on, to the same model and a result."""
+
+    STEPS = 1500
+
+    def setUp(self):
+        self.events = Path(tempfile.mkdtemp(dir=self.folder.name))
+        self.environment = dict(os.environ, HOLDFAST_ON_LOSS="shrink", HOLDFAST_HEARTBEAT_TIMEOUT_MS="500",
+                                HOLDFAST_LOG_LEVEL="warning", HOLDFAST_EVENT_LOG=str(self.events / "rank-%r"))
+
+    def process_of(self, rank):
+        """The digits process of this test that has that rank, found by its environment."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(folder / "exe") != os.path.realpath(OPTIONS.digits):
+                    continue
+                variables = (folder / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            ranks = {f"{name}={rank}".encode() for name in ("HOLDFAST_RANK", "OMPI_COMM_WORLD_RANK")}
+            if f"HOLDFAST_EVENT_LOG={self.events}/rank-%r".encode() in variables and ranks & set(variables):
+                return int(folder.name)
+        return None
+
+    def events_of(self, rank):
+        path = self.events / f"rank-{rank}"
+        lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def lose(self, launcher, victim):
+        command = [*launcher, OPTIONS.digits, "--data", str(self.images), "--steps", str(self.STEPS), "--lr", "0.3",
+                   "--seed", "1", "--json"]
+        with subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True) as job:
+            try:
+                limit = time.monotonic() + TIMEOUT_S
+                while not all(self.events_of(rank) for rank in range(5)):
+                    self.assertIsNone(job.poll(), "the job ended before it began")
+                    self.assertLess(time.monotonic(), limit, "the members did not start")
+                    time.sleep(0.01)
+                time.sleep(0.4)
+                os.kill(self.process_of(victim), signal.SIGKILL)
+                output, errors = job.communicate(timeout=TIMEOUT_S)
+            finally:
+                job.kill()
+        records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        self.assertEqual(len(records), 1, errors)
+        record = records[0]
+        self.assertEqual((record["steps"], record["ranks"], record["ranks_left"]), (self.STEPS, 5, 4), errors)
+        self.assertGreater(record["test_accuracy"], 75)
+        for rank in set(range(5)) - {victim}:
+            events = self.events_of(rank)
+            # That the model is the same at all is what they agree on before they leave.
+            sizes = [event["world_size"] for event in events if event["event"] == "view"]
+            self.assertEqual(sizes[:2], [5, 4])
+            self.assertTrue([event for event in events if event["event"] == "leave"], events)
+
+    def test_a_killed_rank_under_mpirun(self):
+        if not OPTIONS.mpirun:
+            self.skipTest("no MPI that keeps survivors alive")
+        words = OPTIONS.mpirun.split()
+        for victim in (0, 3):
+            self.lose([words[0], "-n", "5", *words[1:]], victim)
+
+    def test_a_killed_rank_under_holdfast_run(self):
+        for victim in (0, 2):
+            self.lose([OPTIONS.holdfast, "run", "-n", "5", "--grace", "100", "--"], victim)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("suite", choices=["alone", "mpi"])
+    parser.add_argument("suite", choices=["alone", "mpi", "loss"])
     for name in ("--digits", "--char-lm", "--hello"):
         parser.add_argument(name, required=True)
-    parser.add_argument("--mpirun", default="mpirun")
+    parser.add_argument("--mpirun", default="")
+    parser.add_argument("--holdfast", default="holdfast")
     OPTIONS = parser.parse_args()
-    suite = unittest.defaultTestLoader.loadTestsFromTestCase(Alone if OPTIONS.suite == "alone" else Mpi)
+    suites = {"alone": Alone, "mpi": Mpi, "loss": Loss}
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(suites[OPTIONS.suite])
     sys.exit(not unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful())

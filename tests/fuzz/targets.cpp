@@ -12,6 +12,7 @@
 #include <checkpoint/safetensors.hpp>
 #include <net/security/handshake.hpp>
 #include <net/wire.hpp>
+#include <state/state_frame.hpp>
 
 #include <holdfast/runtime/error.hpp>
 
@@ -209,6 +210,33 @@ Bytes safetensors_seed() {
   return bytes;
 }
 
+// --- frames of a state on its way to a newcomer ------------------------------------------------------------------
+
+void read_state_frame(Input input) {
+  Bytes bytes(state::kFrameHeaderBytes);
+  std::memcpy(bytes.data(), input.data(), std::min(input.size(), bytes.size()));
+  std::span<std::byte const, state::kFrameHeaderBytes> const whole(bytes.data(), bytes.size());
+  auto const frame = state::decode_frame(whole);
+  if (!frame) return;
+  Bytes again(state::kFrameHeaderBytes);
+  state::encode(*frame, std::span<std::byte, state::kFrameHeaderBytes>(again.data(), again.size()));
+  require(again == bytes, "a frame that was accepted comes back as it was");
+  require(frame->bytes <= state::kMaxBodyBytes, "every bound holds");
+}
+
+void read_positions(Input input) {
+  auto const positions = state::decode_positions(input);
+  if (positions) require(state::encode(*positions) == Bytes(input.begin(), input.end()), "positions come back");
+}
+
+Bytes state_frame(state::FrameKind kind) {
+  state::Frame frame;
+  frame.kind = kind;
+  Bytes bytes(state::kFrameHeaderBytes);
+  state::encode(frame, std::span<std::byte, state::kFrameHeaderBytes>(bytes.data(), bytes.size()));
+  return bytes;
+}
+
 // --- texts -------------------------------------------------------------------------------------------------------
 
 void read_emulated_link(Input input) {
@@ -236,6 +264,10 @@ std::vector<Target> const& targets() {
     made.push_back({"safetensors", {safetensors_seed()}, read_safetensors});
     CheckpointManifest const manifest{7, ViewId{1}, 2, "0.1.0", {}, {{"a.safetensors", Sharing::own, 1, 40, {1, 2}}}};
     made.push_back({"manifest", {bytes_of(checkpoint::encode_manifest(manifest))}, read_manifest});
+    for (auto kind = state::FrameKind::request; kind <= state::FrameKind::digest;
+         kind = static_cast<state::FrameKind>(static_cast<int>(kind) + 1))
+      made.push_back({"state_frame_" + std::to_string(static_cast<int>(kind)), {state_frame(kind)}, read_state_frame});
+    made.push_back({"state_positions", {state::encode(state::Positions{{StreamId{1}, 2}})}, read_positions});
     made.push_back({"emulated_link", {bytes_of("25ms,50mbit")}, read_emulated_link});
     return made;
   }();

@@ -201,6 +201,37 @@ TEST(Run, kills_what_a_rank_leaves_behind) {
   EXPECT_LT(result.seconds, 20.0);
 }
 
+TEST(Run, starts_a_lost_rank_again_as_a_newcomer_up_to_its_limit) {
+  Shell const shell;
+  auto const result = shell.run(
+      R"(exec $HOLDFAST run --min 1 --max 2 --max-restarts 1 --log-dir logs -- sh -c '
+    echo "$LOCAL_RANK:${HOLDFAST_RANK:-none}:${HOLDFAST_JOIN%%:*}" | tee -a starts
+    if [ $LOCAL_RANK = 1 ]; then kill -9 $$; fi
+    until [ $(grep -c ^1 starts) = 2 ]; do sleep 0.05; done; sleep 0.5')");
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.err, AllOf(HasSubstr("rank 1 is started again in 1.0 s (1 of 1 restarts)"),
+                                HasSubstr("1 of 2 ranks were lost; the others went on and ended well")));
+  EXPECT_EQ(contents(shell.path() / "logs" / "rank-1.out"), "1:1:\n1:none:file\n");
+}
+
+TEST(Run, ends_the_job_below_the_least_number_of_ranks_and_asks_for_requeue_if_they_do) {
+  Shell const shell;
+  auto const result = shell.run(
+      R"(exec $HOLDFAST run --min 2 --max 2 --max-restarts 1 -- sh -c '
+    trap "exit 75" TERM; if [ $LOCAL_RANK = 1 ]; then kill -9 $$; fi; while :; do sleep 0.05; done')");
+  EXPECT_EQ(result.status, 75) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("fewer than 2 ranks are left: ending the job"));
+}
+
+TEST(Run, collects_its_own_events) {
+  Shell const shell;
+  auto const result =
+      shell.run("$HOLDFAST run -n 2 --events log sh -c 'echo $HOLDFAST_EVENT_LOG; exit $RANK'; cat log");
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr(shell.path().string() + "/log\n"), HasSubstr(R"("event":"start","process":0)"),
+                    HasSubstr(R"("event":"exit","process":1)"), HasSubstr(R"("status":1)")));
+}
+
 TEST(Run, names_a_program_that_cannot_be_executed) {
   Shell const shell;
   for (auto const* const options : {"-n 2", "-n 2 --mpi"}) {
@@ -228,6 +259,13 @@ TEST(Run, accepts_the_spellings_of_other_launchers) {
   }
 }
 
+TEST(Run, accepts_elastic_sizes_of_torchrun) {
+  Shell const shell;
+  auto const result =
+      shell.run("exec $HOLDFAST run --nnodes=1:2 --nproc-per-node=2 --max-restarts=0 sh -c 'echo $WORLD_SIZE'");
+  EXPECT_THAT(result.out, HasSubstr("4\n")) << result.err;
+}
+
 TEST(Run, refuses_a_bad_command_line_in_one_line) {
   Shell const shell;
   struct Case {
@@ -240,6 +278,8 @@ TEST(Run, refuses_a_bad_command_line_in_one_line) {
         Case{"run --grace -1 true", "--grace: '-1' is not valid"},
         Case{"run --lgo-dir x true", "did you mean '--log-dir'?"}, Case{"run -n 2", "no program given"},
         Case{"run -x =1 true", "--env: '=1' is not valid"},
+        Case{"run --min 3 --max 2 true", "--min: 3 is more than the 2 ranks to start"},
+        Case{"run -n 3 --max 2 true", "--max: 2 is less than the 3 ranks to start"},
         Case{"rnu", "unknown command 'rnu'; did you mean 'run'?"}}) {
     auto const result = shell.run(std::string("exec $HOLDFAST ") + arguments);
     EXPECT_EQ(result.status, 2) << arguments;

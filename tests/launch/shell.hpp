@@ -25,18 +25,19 @@ inline std::string contents(std::filesystem::path const& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-/// Runs a script in a fresh folder, with $HOLDFAST as the command under test and a limit of 60 s.
+/// Runs a script in a fresh folder, with $HOLDFAST as the command under test and a time limit.
 class Shell {
  public:
-  ShellResult run(std::string const& script) const {
+  ShellResult run(std::string const& script, int limit_s = 60) const {
     char const* const command = std::getenv("HOLDFAST_TEST_COMMAND");
     if (command == nullptr) return {-1, "", "HOLDFAST_TEST_COMMAND is not set: run this by ctest", 0};
     std::ofstream(path() / "script") << "HOLDFAST='" << command << "'\nexport TMPDIR='" << path().string()
                                      << "'\ncd \"$TMPDIR\"\n"
                                      << script << "\n";
     auto const start = std::chrono::steady_clock::now();
-    int const status = std::system(("unset OMP_NUM_THREADS; timeout -k 1 60 bash '" + (path() / "script").string() +
-                                    "' > '" + (path() / "out").string() + "' 2> '" + (path() / "err").string() + "'")
+    int const status = std::system(("unset OMP_NUM_THREADS; timeout -k 1 " + std::to_string(limit_s) + " bash '" +
+                                    (path() / "script").string() + "' > '" + (path() / "out").string() + "' 2> '" +
+                                    (path() / "err").string() + "'")
                                        .c_str());
     std::chrono::duration<double> const taken = std::chrono::steady_clock::now() - start;
     return {WEXITSTATUS(status), contents(path() / "out"), contents(path() / "err"), taken.count()};

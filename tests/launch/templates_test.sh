@@ -18,7 +18,7 @@ for template in "$templates"/*.in; do
   name=$(basename "$template" .in)
   render "$template" > "$work/$name"
   grep -q '@[A-Z_]*@' "$work/$name" && fail "$name: a word was not replaced: $(grep -o '@[A-Z_]*@' "$work/$name" | head -n 1)"
-  grep -q -- '--with-ft ulfm' "$work/$name" || fail "$name: survivors would not go on"
+  grep -q -e '--with-ft ulfm' -e 'holdfast run --hosts' "$work/$name" || fail "$name: survivors would not go on"
   case $name in
     *.yaml) if python3 -c 'import yaml' 2> /dev/null; then python3 -c 'import sys, yaml; yaml.safe_load(open(sys.argv[1]))' "$work/$name" || fail "$name"; fi ;;
     *) bash -n "$work/$name" || fail "$name: syntax" ;;

@@ -36,6 +36,18 @@ TEST(BucketPlan, keeps_element_types_apart) {
   EXPECT_EQ(plan[1].elements, 8U);
 }
 
+TEST(BucketPlan, by_layer_keeps_weight_and_bias_of_a_module_together) {
+  auto const plan = plan_layers(
+      {{6, DType::float32}, {2, DType::float32}, {8, DType::float32}, {4, DType::float64}, {1, DType::float32}},
+      {"block.0.weight", "block.0.bias", "block.1.weight", "block.1.bias", "scale"});
+  ASSERT_EQ(plan.size(), 4U);
+  EXPECT_EQ(plan[0].parameters, (std::vector<std::size_t>{4}));
+  EXPECT_EQ(plan[1].parameters, (std::vector<std::size_t>{3}));
+  EXPECT_EQ(plan[2].parameters, (std::vector<std::size_t>{2}));
+  EXPECT_EQ(plan[3].parameters, (std::vector<std::size_t>{1, 0}));
+  EXPECT_EQ(plan[3].elements, 8U);
+}
+
 TEST(BucketPlan, of_nothing_is_nothing) {
   EXPECT_TRUE(plan_buckets({}, 1, 1).empty());
 }

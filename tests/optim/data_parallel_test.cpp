@@ -423,6 +423,32 @@ TEST(DataParallel, worker_momentum_is_applied_before_the_aggregation) {
     });
 }
 
+TEST(DataParallel, decides_on_each_layer_by_itself_in_scope_layer) {
+  for (auto const scope : {Scope::layer, Scope::step})
+    run_members(4, [&](Group group) {
+      std::vector<torch::Tensor> layers;
+      for (int layer = 0; layer < 4; ++layer) layers.push_back(torch::zeros({8}).set_requires_grad(true));
+      DataParallel parallel(group, layers, DataParallelOptions().rule("mda").byzantine(1).scope(scope));
+      // Each member lies in one layer: no member is honest in all of them, but in each layer three are.
+      auto loss = torch::zeros({});
+      for (int layer = 0; layer < 4; ++layer)
+        loss = loss + layers[static_cast<std::size_t>(layer)].sum() * (layer == group.rank() ? 1000 : group.rank());
+      loss.backward();
+      ASSERT_TRUE(parallel.synchronize().has_value());
+      float most = 0;
+      for (int layer = 0; layer < 4; ++layer) {
+        float const found = layers[static_cast<std::size_t>(layer)].grad()[0].item<float>();
+        most = std::max(most, found);
+        if (scope == Scope::layer) {
+          EXPECT_FLOAT_EQ(found, static_cast<float>(6 - layer) / 3) << layer;
+        }
+      }
+      if (scope == Scope::step) {
+        EXPECT_GT(most, 300.0F) << "one decision cannot leave out all four";
+      }
+    });
+}
+
 TEST(DataParallel, a_replaced_contribution_does_not_reach_the_momentum) {
   run_members(2, [&](Group group) {
     auto weight = torch::zeros({2}).set_requires_grad(true);

@@ -104,8 +104,8 @@ holdfast_change(repeated_mask tests/sim/data_plane.cpp [[if (work.is_fixed || (]
 holdfast_mutation(repeated_mask 50 "an owner repeats its mask with other content")
 
 holdfast_change(stale_learner ${protocol}/learner.cpp [[if (found->round != verdict.committed) return false;]] "")
-holdfast_change(stale_learner ${protocol}/membership_change.cpp [[if (decided.names(self_id()) && is_exact) {]]
-  [[if (decided.names(self_id())) {]])
+holdfast_change(stale_learner ${protocol}/membership_change.cpp [[if (is_meant && is_exact && is_ready) {]]
+  [[if (is_meant && is_ready) {]])
 holdfast_mutation(stale_learner 100 "a learner is admitted at another round")
 
 holdfast_change(promise_to_anyone ${protocol}/suspicion.cpp

@@ -168,6 +168,24 @@ Bytes everything(DType dtype, int rows, std::size_t elements) {
     accumulate_gram(input, center, packed);
     append(packed.data(), packed.size() * sizeof(double));
   }
+  std::vector<Combination> const mixture{Combination::of(coefficients),
+                                         Combination::mean_of(rows, std::vector{0, rows - 1})};
+  if (dtype == DType::float32) {
+    struct alignas(64) Line {
+      std::byte bytes[64];
+    };
+    std::vector<Line> copy(elements * sizeof(float) / sizeof(Line) + 1);
+    std::vector<std::byte*> copies;
+    for (int row = 1; row <= rows; ++row) copies.push_back(row == rows ? copy.front().bytes : nullptr);
+    std::vector<double> packed(packed_entries(rows), 0);
+    accumulate_gram(input, nullptr, packed, copies);
+    append(packed.data(), packed.size() * sizeof(double));
+    append(copy.data(), elements * sizeof(float));
+  }
+  Output mixed[] = {Output(input), Output(input)};
+  std::byte* const to[] = {mixed[0].data(), mixed[1].data()};
+  mix(input, mixture, to);
+  for (auto const& each : mixed) append_output(each);
   return all;
 }
 
@@ -408,6 +426,54 @@ TEST(Gram, sums_products_in_the_promised_order) {
           ASSERT_EQ(packed[next++], lane_sum(products)) << i << ", " << j << " of " << rows;
         }
     }
+}
+
+TEST(Mix, gives_what_combine_gives_for_each_combination) {
+  for (auto const dtype : kFloats)
+    for (int const rows : {1, 3, 16, 21})
+      for (auto const elements : kSizes) {
+        Matrix const matrix(rows, elements, dtype, 51 + elements);
+        auto const input = matrix.rows();
+        std::vector<Combination> mixture{Combination::of(std::vector<double>(static_cast<std::size_t>(rows), 0))};
+        for (int row = 0; row < rows; ++row) {
+          std::vector<int> chosen;
+          for (int other = 0; other < rows; ++other)
+            if (other == row || (other * 7 + row) % 3 != 0) chosen.push_back(other);
+          mixture.push_back(Combination::mean_of(rows, chosen));
+          std::vector<double> weights;
+          for (int other = 0; other < rows; ++other) weights.push_back(other % 4 == 2 ? 0 : 1.0 / (row + other + 1));
+          mixture.push_back(Combination::of(weights));
+        }
+        std::vector<Output> mixed(mixture.size(), Output(input));
+        std::vector<std::byte*> to;
+        for (auto& output : mixed) to.push_back(output.data());
+        mix(input, mixture, to);
+        for (std::size_t k = 0; k < mixture.size(); ++k) {
+          Output expected(input);
+          combine(input, mixture[k], nullptr, expected.data());
+          ASSERT_EQ(mixed[k].bytes, expected.bytes)
+              << name(dtype) << ", " << rows << " rows, " << elements << ", " << k;
+        }
+      }
+}
+
+TEST(Gram, copies_the_rows_that_it_reads) {
+  constexpr std::size_t kElements = kBlockElements + 4321;
+  Matrix const matrix(5, kElements, DType::float32, 61);
+  std::vector<double> plain(packed_entries(5), 0);
+  accumulate_gram(matrix.rows(), nullptr, plain);
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  std::vector<std::vector<Line>> memory(5, std::vector<Line>(kElements * sizeof(float) / sizeof(Line) + 1));
+  std::vector<std::byte*> copies;
+  for (auto& row : memory) copies.push_back(row.front().bytes);
+  copies[2] = nullptr;
+  std::vector<double> copied(packed_entries(5), 0);
+  accumulate_gram(matrix.rows(), nullptr, copied, copies);
+  EXPECT_EQ(copied, plain);
+  for (std::size_t const row : {0U, 1U, 3U, 4U})
+    EXPECT_EQ(std::memcmp(copies[row], matrix.rows().data[row], kElements * sizeof(float)), 0) << row;
 }
 
 TEST(Gram, does_not_depend_on_how_whole_blocks_are_cut) {

@@ -230,6 +230,41 @@ TEST(Decide, breaks_ties_in_favour_of_the_lower_rank) {
   EXPECT_EQ(*group.aggregate("krum"), (std::vector<double>{4, 0}));
 }
 
+TEST(Decide, sees_a_tie_between_mixed_rows_that_are_the_same) {
+  // Two neighbourhoods of four: mixed, their rows have the same distances, and the first of them must win.
+  Group<double> group(8, 3, 2);
+  std::vector<double> const here{.1, .2, .3};
+  std::vector<double> const there{-.7, .4, .9};
+  for (std::size_t row = 0; row < 8; ++row) group.rows[row] = row % 2 == 0 ? here : there;
+  auto const of_even = *group.aggregate("nnm+krum(neighbors=wide)");
+  std::swap(group.rows[0], group.rows[1]);
+  std::swap(group.rows[2], group.rows[3]);
+  auto const of_odd = *group.aggregate("nnm+krum(neighbors=wide)");
+  EXPECT_LT(distance(of_even, here), distance(of_even, there));
+  EXPECT_LT(distance(of_odd, there), distance(of_odd, here));
+}
+
+TEST(Decide, keeps_the_digits_of_a_distance_that_is_short_beside_the_rows) {
+  // From a start of zero the first point lies a millionth away from the row of zeros: with that little smoothing the
+  // distance decides how much the row counts. The direct iteration, on the rows themselves, is the reference.
+  Group<double> group(7, 4, 2);
+  group.rows[3].assign(4, 0);
+  constexpr double kSmoothing = 1e-6;
+  std::vector<double> z(4, 0);
+  for (int iteration = 0; iteration < 8; ++iteration) {
+    std::vector<double> sum(4, 0);
+    double total = 0;
+    for (auto const& row : group.rows) {
+      double const weight = 1 / std::max(distance(row, z), kSmoothing);
+      for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += weight * row[i];
+      total += weight;
+    }
+    for (std::size_t i = 0; i < z.size(); ++i) z[i] = sum[i] / total;
+  }
+  auto const result = *group.aggregate("geometric_median(start=zero, absolute_smoothing=1e-6, iterations=8)");
+  EXPECT_LT(distance(result, z), 1e-12);
+}
+
 TEST(Decide, chooses_rightly_among_rows_that_share_a_large_common_vector) {
   Group<float> group(8, 20'000, 2, 1, 1e-3);
   // Two rows a little further out than honest ones: fp32 products would not see the difference.

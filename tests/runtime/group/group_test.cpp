@@ -51,6 +51,23 @@ TEST_P(GroupInThreads, all_gather_gives_the_parts_of_all_in_rank_order) {
   });
 }
 
+TEST_P(GroupInThreads, splits_into_groups_of_their_own) {
+  run_members(groups_, [](Group& group, int rank) {
+    auto site = group.subgroup(rank % 2 == 0 ? "even" : "odd");
+    int const members = (group.world_size() + 1 - rank % 2) / 2;
+    EXPECT_EQ(site.world_size(), members);
+    EXPECT_EQ(site.rank(), rank / 2);
+    auto const parts = site.all_gather("who", bytes_of(std::to_string(rank)), Deadline::after(20s));
+    ASSERT_TRUE(parts) << parts.error().message();
+    for (int other = 0; other < members; ++other)
+      EXPECT_EQ(text_of((*parts)[static_cast<std::size_t>(other)]), std::to_string(2 * other + rank % 2));
+    // The whole goes on beside it.
+    EXPECT_TRUE(group.all_gather("all", {}, Deadline::after(20s)));
+    EXPECT_EQ(group.control_bytes() > 0, group.world_size() > 1);
+    ASSERT_TRUE(site.leave(Deadline::after(20s)));
+  });
+}
+
 TEST_P(GroupInThreads, all_gather_carries_nothing_and_a_mebibyte) {
   run_members(groups_, [](Group& group, int rank) {
     auto const none = group.all_gather("none", {}, Deadline::after(20s));

@@ -65,9 +65,13 @@ inline std::vector<Message> one_of_each() {
           Propose{ViewId{7}, {5, MemberId{1}}, value()},
           Accepted{ViewId{7}, {5, MemberId{1}}},
           Decided{value()},
-          LearnerState{seat(12), {{StreamId{2}, 41, {1, 2}}, {StreamId{3}, 7, {3, 4}}}},
+          LearnerState{seat(12), {{StreamId{2}, 41, {1, 2}}, {StreamId{3}, 7, {3, 4}}}, false},
           FenceRequest{ViewId{8}, {MemberId{1}, MemberId{4}}, MemberId{1}, MemberId{4}},
-          Certificate{MemberId{4}}};
+          Certificate{MemberId{4}},
+          Knock{kProtocolVersion, "record"},
+          Seats{MemberId{12}, value()},
+          Ask{"key"},
+          Notice{"key", true, {{"name", "value"}}}};
 }
 
 }  // namespace holdfast::net::testing_messages

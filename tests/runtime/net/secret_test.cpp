@@ -73,7 +73,7 @@ TEST(Secret, gives_strangers_nothing_and_lets_them_change_nothing) {
     records.back().port = meshes.back()->port();
   }
   auto const enter = [&](std::size_t rank) {
-    auto state = std::make_shared<GroupState>(config, net::first_value(records), MemberId{rank});
+    auto state = std::make_shared<GroupState>(config, net::first_value(records), records[rank]);
     state->connect(std::move(meshes[rank]), Deadline::after(20s));
     return state;
   };

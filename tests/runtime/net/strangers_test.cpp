@@ -41,7 +41,7 @@ class Strangers : public ::testing::Test {
 
   std::shared_ptr<GroupState> enter(int rank) {
     auto state = std::make_shared<GroupState>(ending_config(), net::first_value(records_),
-                                              MemberId{static_cast<std::uint64_t>(rank)});
+                                              records_[static_cast<std::size_t>(rank)]);
     state->connect(std::move(meshes_[static_cast<std::size_t>(rank)]), Deadline::after(20s));
     return state;
   }

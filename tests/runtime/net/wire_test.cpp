@@ -12,6 +12,7 @@ namespace {
 
 using namespace protocol;
 using namespace testing_messages;
+using Fields = std::vector<std::pair<std::string, std::string>>;
 
 std::span<std::byte const> body(Bytes const& frame) {
   return std::span(frame).subspan(kHeaderBytes);
@@ -34,6 +35,10 @@ TEST(Wire, brings_back_every_message) {
   EXPECT_EQ(failed.code, Errc::member_lost);
   EXPECT_EQ(failed.failed_members, (std::vector{MemberId{3}, MemberId{4}}));
   EXPECT_EQ(failed.detail, "gone");
+  EXPECT_FALSE(round_trip(LearnerState{seat(5), {}, false}).is_ready);
+  EXPECT_EQ(round_trip(Knock{7, "record"}).protocol_version, 7U);
+  EXPECT_EQ(round_trip(Seats{MemberId{12}, value()}).value, value());
+  EXPECT_EQ(round_trip(Notice{"key", true, {{"name", "value"}}}).fields, (Fields{{"name", "value"}}));
   auto const all = one_of_each();
   ASSERT_EQ(all.size(), std::variant_size_v<Message>);
   for (std::size_t kind = 0; kind < all.size(); ++kind) {
@@ -119,6 +124,10 @@ TEST(Wire, survives_random_changes) {
       (void)reader.next();  // Any answer will do: the sanitizers judge.
     }
   }
+}
+
+TEST(Wire, refuses_an_id_for_a_newcomer_that_was_named_before) {
+  EXPECT_FALSE(decode_body(body(encode(Seats{MemberId{4}, value()}))));
 }
 
 TEST(Wire, refuses_a_declared_count_before_taking_memory) {
