@@ -142,7 +142,7 @@ TEST_F(Strangers, member_lost_during_the_start_ends_the_start_at_once) {
 }
 
 TEST_F(Strangers, missing_member_is_named_when_nobody_connects) {
-  auto state = std::make_shared<GroupState>(Config{}, net::first_value(records_), MemberId{0});
+  auto state = std::make_shared<GroupState>(Config{}, net::first_value(records_), records_[0]);
   try {
     state->connect(std::move(meshes_[0]), Deadline::after(50ms));
     FAIL() << "connected to nobody";
