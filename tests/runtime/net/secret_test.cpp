@@ -86,7 +86,8 @@ TEST(Secret, gives_strangers_nothing_and_lets_them_change_nothing) {
   std::shared_ptr<GroupState> first;
   std::jthread joiner([&] { first = enter(0); });
   // Knows the token and everything else that is not secret, and comes before the member does.
-  net::Bytes const hello = net::encode(protocol::Message(protocol::Hello{1, "", records[0].token, 1, 0}));
+  net::Bytes const hello =
+      net::encode(protocol::Message(protocol::Hello{protocol::kProtocolVersion, "", records[0].token, 1, 0}));
   {
     auto stranger = call();
     asio::write(stranger, asio::buffer(hello));

@@ -86,11 +86,12 @@ TEST_F(Strangers, do_not_disturb_the_group) {
       net::Bytes(100'000, std::byte{0xC1}),
       oversize,
       net::encode(protocol::Message(protocol::Heartbeat{})),
-      net::encode(protocol::Message(protocol::Hello{1, "", token + 1, 1, 0})),
-      net::encode(protocol::Message(protocol::Hello{1, "other job", token, 1, 0})),
-      net::encode(protocol::Message(protocol::Hello{9, "", token, 1, 0})),
-      net::encode(protocol::Message(protocol::Hello{1, "", token, 1, 0})),  // Right, but the place is taken.
-      net::encode(protocol::Message(protocol::Hello{1, "", token, 77, 0})),
+      net::encode(protocol::Message(protocol::Hello{protocol::kProtocolVersion, "", token + 1, 1, 0})),
+      net::encode(protocol::Message(protocol::Hello{protocol::kProtocolVersion, "other job", token, 1, 0})),
+      net::encode(protocol::Message(protocol::Hello{protocol::kProtocolVersion + 1, "", token, 1, 0})),
+      net::encode(protocol::Message(
+          protocol::Hello{protocol::kProtocolVersion, "", token, 1, 0})),  // Right, but the place is taken.
+      net::encode(protocol::Message(protocol::Hello{protocol::kProtocolVersion, "", token, 77, 0})),
   };
   std::vector<tcp::socket> silent;
   for (int i = 0; i < 10; ++i) silent.push_back(call(0));
@@ -109,7 +110,8 @@ TEST_F(Strangers, member_that_sends_rubbish_is_named) {
   std::shared_ptr<GroupState> first;
   std::jthread joiner([&] { first = enter(0); });
   auto socket = call(0);
-  asio::write(socket, asio::buffer(net::encode(protocol::Message(protocol::Hello{1, "", records_[0].token, 1, 0}))));
+  asio::write(socket, asio::buffer(net::encode(protocol::Message(
+                          protocol::Hello{protocol::kProtocolVersion, "", records_[0].token, 1, 0}))));
   joiner.join();
   asio::write(socket, asio::buffer(std::string(100, 'x')));
   auto const gathered = first->all_gather("key", {}, Deadline::after(20s));
@@ -130,7 +132,8 @@ TEST_F(Strangers, member_lost_during_the_start_ends_the_start_at_once) {
   });
   {
     auto socket = call(0);
-    asio::write(socket, asio::buffer(net::encode(protocol::Message(protocol::Hello{1, "", records_[0].token, 1, 0}))));
+    asio::write(socket, asio::buffer(net::encode(protocol::Message(
+                            protocol::Hello{protocol::kProtocolVersion, "", records_[0].token, 1, 0}))));
     net::Bytes welcome(16);
     socket.read_some(asio::buffer(welcome));
   }
