@@ -50,7 +50,7 @@ JobPolicy::Decision JobPolicy::on_ended(int rank, int status, bool by_signal, Cl
   auto const left = std::count_if(ranks_.begin(), ranks_.end(), [](Rank const& other) {
     return other.state == State::running || other.state == State::waiting || other.state == State::done;
   });
-  if (left < options_.min) return {Step::stop, {}, 0};
+  if (left > 0 && left < options_.min) return {Step::stop, {}, 0};
   // One that failed by its own decision leaves members that go on as well, if they are members.
   bool const others_go_on = options_.survives && ended.is_member;
   return {is_lost || others_go_on || is_elastic ? Step::go_on : Step::end, {}, 0};

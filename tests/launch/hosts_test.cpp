@@ -45,9 +45,9 @@ TEST(Hosts, ranks_are_numbered_over_the_hosts_and_output_comes_back_as_from_one)
 TEST(Hosts, a_secret_is_made_and_stands_on_no_command_line) {
   Shell const shell;
   auto const result = shell.run(std::string(kAgents) + R"(-- sh -c '
-    stat -c %a $HOLDFAST_JOB_SECRET_FILE; secret=$(cat $HOLDFAST_JOB_SECRET_FILE); echo ${#secret}
+    secret=$(cat $HOLDFAST_JOB_SECRET_FILE); echo $(stat -c %a $HOLDFAST_JOB_SECRET_FILE) ${#secret}
     for p in /proc/[0-9]*; do if tr "\0" " " < $p/cmdline 2> /dev/null | grep -q "$secret"; then echo found; fi; done')");
-  EXPECT_THAT(result.out, AllOf(HasSubstr("600\n64\n"), Not(HasSubstr("found")))) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("[2] 600 64\n"), Not(HasSubstr("found")))) << result.err;
 }
 
 TEST(Hosts, what_a_rank_returns_is_returned) {

@@ -23,7 +23,7 @@ class TrainingJob {
       : ranks_(ranks), board_(shell_.path() / "board", true), run_([this, launch, fabric] {
           std::string const folder = shell_.path().string();
           result_ = shell_.run("export HOLDFAST_LOG_LEVEL=warning; member=\"exec '$HOLDFAST' bench-fault-member '" +
-                                   folder + "/board' \\${RANK:-\\$LOCAL_RANK} " + fabric + " 65536\"\n" + launch +
+                                   folder + "/board' \\${RANK:-\\$LOCAL_RANK} " + fabric + " 65536 0\"\n" + launch +
                                    " -- sh -c \"$member\"",
                                kLimit);
           is_over_.store(true);
