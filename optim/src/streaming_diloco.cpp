@@ -121,6 +121,14 @@ struct StreamingDiLoCo::Impl {
     if (auto const warning = schedule.warning(); !warning.empty() && group.rank() == 0)
       log_warning("streaming DiLoCo: " + warning);
   }
+  Impl(Impl const&) = delete;
+  Impl& operator=(Impl const&) = delete;
+  /// What is still on its way is given up with the communicator, which pending work keeps alive, before the memory that
+  /// it would be written to.
+  ~Impl() {
+    for (auto& exchange_under_way : in_flight) exchange_under_way.work.reset();
+    communicator.reset();
+  }
 
   void prepare_exchange() {
     exchange.rule = Rule::parse(options.rule());
@@ -643,7 +651,7 @@ struct StreamingDiLoCo::Impl {
   // Shared with exchanges, which ask on another thread.
   std::shared_ptr<std::map<MemberId, std::string>> sites = std::make_shared<std::map<MemberId, std::string>>();
   std::deque<InFlight> in_flight;  // in the order of their starts; moved about, but never the memory of their vectors
-  std::optional<Communicator> communicator;  // after what its exchanges write into
+  std::optional<Communicator> communicator;
 };
 
 StreamingDiLoCo::StreamingDiLoCo(Group const& group, ModelTensors const& model, StreamingDiLoCoOptions const& options)
