@@ -80,10 +80,10 @@ int Supervisor::run() {
   // What is left behind may hold the pipes open.
   end_orphans();
   while (!all_drained()) turn();
-  if (options_.is_whole_job && running_at_first_failure_ > 0 && !was_stopped_ && policy_.lost() == 0)
-    say("first failure: " + first_failure_);
   int status = final_status_.value_or(policy_.status());
   if (options_.extension != nullptr) status = options_.extension->status().value_or(status);
+  if (options_.is_whole_job && running_at_first_failure_ > 0 && !was_stopped_ && policy_.lost() == 0 && status != 0)
+    say("first failure: " + first_failure_);
   if (policy_.lost() > 0 && status == 0 && options_.is_whole_job)
     say(std::to_string(policy_.lost()) + " of " + std::to_string(processes_.size()) +
         " ranks were lost; the others went on and ended well");
