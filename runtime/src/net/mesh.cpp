@@ -33,6 +33,8 @@ constexpr auto kRetryPeriod = std::chrono::milliseconds(20);
 constexpr auto kRefusedPeriod = std::chrono::seconds(1);
 // A dying process closes its sockets shortly before it counts as ended; waiting this long turns suspicion into fact.
 constexpr auto kEndGrace = std::chrono::milliseconds(50);
+// A member that was told to go may close before the others have heard, from elsewhere, why.
+constexpr auto kNewsGrace = std::chrono::milliseconds(10);
 // A connection on which nothing came for this long gives way to a new one.
 constexpr auto kSilence = std::chrono::milliseconds(300);
 // How often bytes alone count as a sign of life.
@@ -385,11 +387,12 @@ void Mesh::on_closed(MemberId member, Connection const* connection, bool is_viol
     return listener_->on_connection_lost(member, Evidence::process_ended, "its process is gone");
   }
   if (member < self_.id) call_again(member, reason, kRetryPeriod);
-  if (!closed.watch) return listener_->on_connection_lost(member, Evidence::connection_lost, reason);
-  closed.grace->expires_after(kEndGrace);
-  closed.grace->async_wait([this, member, reason](std::error_code error) {
-    if (!error)
-      listener_->on_connection_lost(member, Evidence::connection_lost, reason + " although its process is alive");
+  bool const is_watched = closed.watch != nullptr;
+  closed.grace->expires_after(is_watched ? kEndGrace : kNewsGrace);
+  closed.grace->async_wait([this, member, is_watched, reason](std::error_code error) {
+    if (error) return;
+    listener_->on_connection_lost(member, Evidence::connection_lost,
+                                  is_watched ? reason + " although its process is alive" : reason);
   });
 }
 
