@@ -10,9 +10,23 @@
 namespace examples {
 
 void RunTally::add(holdfast::Reduction const& reduction) {
-  ++rounds_;
+  auto const now = std::chrono::steady_clock::now();
+  if (rounds_++ > 0 && reduction.view != view_)
+    changes_.push_back(
+        {reduction.members.size(), std::chrono::duration<double, std::milli>(now - last_round_).count()});
+  view_ = reduction.view;
+  last_round_ = now;
   sent_bytes_ += reduction.sent_bytes;
   for (auto const& exclusion : reduction.excluded) ++excluded_[{exclusion.rank, exclusion.reason}];
+}
+
+std::string RunTally::changes_json() const {
+  std::string text = "[";
+  for (auto const& change : changes_) {
+    if (text.size() > 1) text += ", ";
+    text += "{\"ranks\": " + std::to_string(change.ranks) + ", \"ms\": " + json_number(change.milliseconds) + "}";
+  }
+  return text + "]";
 }
 
 std::string RunTally::excluded_json() const {

@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <holdfast/collectives/reduction.hpp>
 #include <holdfast/collectives/rule.hpp>
@@ -16,6 +17,9 @@ class RunTally {
  public:
   void add(holdfast::Reduction const& reduction);
   [[nodiscard]] std::uint64_t sent_bytes() const { return sent_bytes_; }
+  /// JSON list of {"ranks", "ms"}: for each change of members, how many there were then, and how long this one waited
+  /// from its last round before to the first one after.
+  [[nodiscard]] std::string changes_json() const;
   /// JSON list of {"rank", "reason", "rounds", "share"}, share of all rounds that committed.
   [[nodiscard]] std::string excluded_json() const;
   /// The same for people: "rank 2: given no weight by krum in 97 % of rounds" or "nobody".
@@ -26,9 +30,16 @@ class RunTally {
     return static_cast<double>(rounds) / static_cast<double>(rounds_);
   }
 
+  struct Change {
+    std::size_t ranks = 0;
+    double milliseconds = 0;
+  };
   std::uint64_t sent_bytes_ = 0;
   std::uint64_t rounds_ = 0;
   std::map<std::pair<int, std::string>, std::uint64_t> excluded_;
+  holdfast::ViewId view_{};
+  std::chrono::steady_clock::time_point last_round_{};
+  std::vector<Change> changes_;
 };
 
 /// Why a rule can never say that it left a member out as a whole; "" if it can.

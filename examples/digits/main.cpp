@@ -331,7 +331,8 @@ int train(int argc, char** argv) {
                 << ", \"excluded\": " << tally.excluded_json()
                 << ", \"excluded_note\": " << json_string(world_size > 1 ? note : "")
                 << ", \"skipped_steps\": " << skipped << ", \"ranks\": " << world_size
-                << ", \"ranks_left\": " << ranks_left << ", \"model_hash\": " << json_string(hash)
+                << ", \"ranks_left\": " << ranks_left << ", \"changes\": " << tally.changes_json()
+                << ", \"model_hash\": " << json_string(hash)
                 << ", \"fabric\": " << json_string(std::string(communicator.fabric()))
                 << ", \"rule\": " << json_string(options.rule) << ", \"byzantine\": " << options.byzantine
                 << ", \"attack\": " << json_string(flags.attack.attack) << ", \"attackers\": [" << attackers
