@@ -1,5 +1,5 @@
 # Installs COMPONENTS of the build HOLDFAST_BUILD, if any are named, then configures, builds and runs the consumer in
-# SOURCE inside WORK. A program that links a library whose name contains FORBIDDEN fails.
+# SOURCE inside WORK, or in the build folder BUILD. A program that links a library whose name contains FORBIDDEN fails.
 foreach(list COMPONENTS CACHE)
   string(REPLACE "|" ";" ${list} "${${list}}")
 endforeach()
@@ -8,7 +8,10 @@ unset(ENV{CMAKE_PREFIX_PATH})
 unset(ENV{Torch_DIR})
 unset(ENV{TORCH_DIR})
 
-file(REMOVE_RECURSE "${WORK}")
+if(NOT BUILD)
+  set(BUILD "${WORK}/build")
+endif()
+file(REMOVE_RECURSE "${WORK}" "${BUILD}")
 file(MAKE_DIRECTORY "${WORK}")
 function(run)
   list(JOIN ARGV " " line)
@@ -39,16 +42,16 @@ endforeach()
 string(APPEND initial "set(${entry} \"${value}\" CACHE STRING \"\")\n")
 file(WRITE "${WORK}/initial.cmake" "${initial}")
 
-run("${CMAKE_COMMAND}" -G "${GENERATOR}" -C "${WORK}/initial.cmake" -S "${SOURCE}" -B "${WORK}/build")
-run("${CMAKE_COMMAND}" --build "${WORK}/build" --target consumer -j 2)
-file(GET_RUNTIME_DEPENDENCIES EXECUTABLES "${WORK}/build/consumer"
+run("${CMAKE_COMMAND}" -G "${GENERATOR}" -C "${WORK}/initial.cmake" -S "${SOURCE}" -B "${BUILD}")
+run("${CMAKE_COMMAND}" --build "${BUILD}" --target consumer -j 2)
+file(GET_RUNTIME_DEPENDENCIES EXECUTABLES "${BUILD}/consumer"
   RESOLVED_DEPENDENCIES_VAR resolved UNRESOLVED_DEPENDENCIES_VAR unresolved)
 foreach(library IN LISTS resolved unresolved)
   if(FORBIDDEN AND library MATCHES "${FORBIDDEN}")
     message(FATAL_ERROR "the consumer links ${library}")
   endif()
 endforeach()
-run("${WORK}/build/consumer")
+run("${BUILD}/consumer")
 if(NOT output MATCHES "consumer: ok")
   message(FATAL_ERROR "the consumer did not say that it worked:\n${output}")
 endif()
