@@ -2,6 +2,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -27,8 +28,13 @@ using namespace std::chrono_literals;
 constexpr int kMembers = 4;
 constexpr int kVictim = 3;
 constexpr std::uint64_t kFirstViews = 100;
-constexpr std::uint64_t kViews = 1'000;
 constexpr std::size_t kElements = 100'003;
+
+/// The view with which a run ends; HOLDFAST_TEST_VIEWS for a long one.
+std::uint64_t last_view() {
+  char const* const given = std::getenv("HOLDFAST_TEST_VIEWS");
+  return given != nullptr ? std::strtoull(given, nullptr, 10) : 300;
+}
 
 struct Usage {
   std::int64_t descriptors = 0;
@@ -79,7 +85,7 @@ Errc run_rounds(Board& board, Board::Seat& seat, std::string const& fabric) {
     auto round = communicator.begin();
     auto const work = round.all_reduce(bucket, ReduceOp::sum);
     auto const view = static_cast<std::uint64_t>(group.view().id);
-    if (group.rank() == 0 && view < kViews) {
+    if (group.rank() == 0 && view < last_view()) {
       // Somewhere in the exchange, a little later each time.
       static_cast<void>(work.wait(Deadline::after(std::chrono::microseconds(number * 37 % 1'500))));
       group.suspect(group.rank(), "the test wants another view");
@@ -142,7 +148,7 @@ TEST_P(Growth, of_a_thousand_views_is_none) {
   })) << "the others did not go on without it";
   ASSERT_TRUE(MemberJob::happens_within(
       200s,
-      [&] { return others([](auto const& seat) { return seat.view.load() >= kViews || seat.ended.load() != 0; }); }))
+      [&] { return others([](auto const& seat) { return seat.view.load() >= last_view() || seat.ended.load() != 0; }); }))
       << "only " << job.seat(0).view.load() << " views";
   board.stop_after.store(job.seat(0).round.load() + 20);
   ASSERT_TRUE(
