@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include <holdfast/runtime/error.hpp>
+#include <holdfast/runtime/supervisor_port.hpp>
 
 #include "bench_plan.hpp"
 #include "fault_board.hpp"
@@ -93,6 +94,8 @@ class Job {
         board_file_(folder_.path() / "board"),
         board_(board_file_, true),
         job_(options.ranks) {
+    // Without majorities somebody has to end the silent and to say that they ended, as `holdfast run` does.
+    if (options.quorum == "certified") supervisor_.emplace(folder_.path() / "supervisor", true);
     if (options.plan.fabric == "mpi") {
       start_by_mpirun();
     } else {
@@ -127,6 +130,7 @@ class Job {
       if (all) return true;
       for (int const rank : ranks)
         if (member(rank).ended.load() > 1) return false;
+      if (supervisor_) static_cast<void>(supervisor_->serve());
       std::this_thread::sleep_for(200us);
     }
     return false;
@@ -154,7 +158,8 @@ class Job {
   }
   [[nodiscard]] std::map<std::string, std::string> settings() const {
     char const* const log_level = std::getenv("HOLDFAST_LOG_LEVEL");
-    return {{"HOLDFAST_ON_LOSS", "shrink"},
+    return {{"HOLDFAST_SUPERVISOR", supervisor_ ? supervisor_->address() : ""},
+            {"HOLDFAST_ON_LOSS", "shrink"},
             {"HOLDFAST_HEARTBEAT_TIMEOUT_MS", "500"},
             {"HOLDFAST_QUORUM", options_.quorum},
             {"HOLDFAST_JOIN_RATE", std::to_string(options_.join_rate)},
@@ -220,6 +225,7 @@ class Job {
   std::filesystem::path board_file_;
   MappedBoard board_;
   LocalJob job_;
+  std::optional<SupervisorPort> supervisor_;
   std::vector<pid_t> pids_;
 };
 
