@@ -1,6 +1,7 @@
 #include "job.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -63,13 +64,14 @@ Counts& Counts::operator+=(Counts const& other) {
   continues += other.continues;
   cuts += other.cuts;
   heals += other.heals;
+  joins += other.joins;
   evictions += other.evictions;
   view_changes += other.view_changes;
   parked_jobs += other.parked_jobs;
   return *this;
 }
 
-Job::Job(JobOptions options) : options_(std::move(options)), folder_(fresh_folder()) {
+Job::Job(JobOptions options) : options_(std::move(options)), folder_(fresh_folder()), seats_(options_.members) {
   fs::create_directory(folder_ / "meet");
   board_ = std::make_unique<MappedBoard>(folder_ / "board", true);
   if (options_.fabric == "tcp") relay_ = std::make_unique<Relay>(**board_);
@@ -119,10 +121,8 @@ void Job::launch(std::vector<std::string> const& command, std::vector<std::strin
   children_.push_back(child);
 }
 
-std::string Job::start() {
-  began_ = Clock::now();
-  auto const self = fs::read_symlink("/proc/self/exe").string();
-  std::vector<std::string> const common = {
+std::vector<std::string> Job::settings() const {
+  return {
       "HOLDFAST_ON_LOSS=shrink",
       "HOLDFAST_QUORUM=majority",
       "HOLDFAST_HEARTBEAT_TIMEOUT_MS=500",
@@ -131,24 +131,36 @@ std::string Job::start() {
       "HOLDFAST_EVENT_LOG=" + (folder_ / "log.%r.jsonl").string(),
       "OMP_NUM_THREADS=1",
   };
-  auto const relay = std::to_string(relay_ ? relay_->port() : 0);
+}
+
+std::string Job::rendezvous() const {
+  return "file://" + (folder_ / "meet").string();
+}
+
+void Job::start_member(std::size_t seat, std::vector<std::string> const& place) {
+  auto variables = settings();
+  variables.insert(variables.end(), place.begin(), place.end());
+  launch({fs::read_symlink("/proc/self/exe").string(), "member", folder_.string(), options_.fabric,
+          std::to_string(seat), std::to_string(relay_ ? relay_->port() : 0)},
+         variables, folder_ / ("output." + std::to_string(seat)));
+}
+
+std::string Job::start() {
+  began_ = Clock::now();
+  auto const self = fs::read_symlink("/proc/self/exe").string();
   if (options_.fabric == "mpi") {
     std::vector<std::string> command;
     std::istringstream words(options_.mpirun);
     for (std::string word; words >> word;) command.push_back(word);
     command.insert(command.end(),
                    {"--mca", "btl_sm_backing_directory", folder_.string(), "-n", std::to_string(options_.members), self,
-                    "member", folder_.string(), "mpi", "mpi", relay});
-    launch(command, common, folder_ / "output.mpirun");
+                    "member", folder_.string(), "mpi", "mpi", "0"});
+    launch(command, settings(), folder_ / "output.mpirun");
   } else {
-    for (std::size_t seat = 0; seat < options_.members; ++seat) {
-      auto variables = common;
-      variables.push_back("HOLDFAST_RANK=" + std::to_string(seat));
-      variables.push_back("HOLDFAST_WORLD_SIZE=" + std::to_string(options_.members));
-      variables.push_back("HOLDFAST_RENDEZVOUS=file://" + (folder_ / "meet").string());
-      launch({self, "member", folder_.string(), options_.fabric, std::to_string(seat), relay}, variables,
-             folder_ / ("output." + std::to_string(seat)));
-    }
+    for (std::size_t seat = 0; seat < options_.members; ++seat)
+      start_member(seat,
+                   {"HOLDFAST_RANK=" + std::to_string(seat), "HOLDFAST_WORLD_SIZE=" + std::to_string(options_.members),
+                    "HOLDFAST_RENDEZVOUS=" + rendezvous()});
   }
   bool const runs = happens_within(kStartLimit, [&] {
     for (std::size_t seat = 0; seat < seats(); ++seat)
@@ -185,9 +197,17 @@ Job::Newest Job::newest() const {
       members = shown.members.load();
     }
   }
+  result.size = static_cast<std::size_t>(std::popcount(members));
   for (std::size_t seat = 0; seat < seats(); ++seat)
     if (auto const id = (*board_)->seats[seat].member.load(); id != 0 && (members >> (id - 1) & 1) != 0)
       result.seats.push_back(seat);
+  return result;
+}
+
+std::vector<std::size_t> Job::running() const {
+  std::vector<std::size_t> result;
+  for (std::size_t seat = 0; seat < seats(); ++seat)
+    if (is_running(seat) && (*board_)->seats[seat].pid.load() != 0) result.push_back(seat);
   return result;
 }
 
@@ -211,8 +231,8 @@ bool Job::has_quorum(Newest const& view) const {
     for (auto const a : in)
       for (auto const b : in)
         is_connected = is_connected && !(relay_ && (relay_->is_cut(a, b) || relay_->is_cut(b, a)));
-    bool const is_majority = 2 * in.size() > view.seats.size();
-    bool const is_all_left = in.size() + dead == view.seats.size() && 2 * dead <= view.seats.size();
+    bool const is_majority = 2 * in.size() > view.size;
+    bool const is_all_left = in.size() + dead == view.size && 2 * dead <= view.size;
     if (is_connected && (is_majority || is_all_left)) return true;
   }
   return false;
@@ -221,7 +241,7 @@ bool Job::has_quorum(Newest const& view) const {
 bool Job::can_have_quorum(Newest const& view, std::size_t more_deaths) const {
   std::size_t dead = more_deaths;
   for (auto const seat : view.seats) dead += killed_.contains(seat) || (*board_)->seats[seat].ended.load() != 0 ? 1 : 0;
-  return 2 * dead <= view.seats.size();
+  return 2 * dead <= view.size;
 }
 
 std::uint64_t Job::last_round() const {
@@ -234,7 +254,9 @@ std::uint64_t Job::last_round() const {
 
 void Job::strike(Event const& event) {
   auto const view = newest();
-  auto const candidates = running_in(view);
+  if (event.fault == Fault::join) return add_member();
+  // Newcomers on their way, too.
+  auto const candidates = running();
   if (candidates.size() < 2) return;
   auto const pick = [](std::vector<std::size_t> const& from, double place) {
     return from[std::min(from.size() - 1, static_cast<std::size_t>(place * static_cast<double>(from.size())))];
@@ -257,6 +279,8 @@ void Job::strike(Event const& event) {
       pending_.push_back({until, event.fault, victim, {}});
       ++counts_.stops;
       break;
+    case Fault::join:
+      return;
     case Fault::cut_link:
     case Fault::cut_one_way:
     case Fault::cut_off: {
@@ -280,6 +304,13 @@ void Job::strike(Event const& event) {
     }
   }
   say(what + (event.fault == Fault::kill ? "" : " for " + std::to_string(event.lasts.count()) + " ms"));
+}
+
+void Job::add_member() {
+  auto const there = running().size() + stopped_.size();
+  if (there >= options_.members || seats_ == Board::kSeats) return;
+  say("join " + std::to_string(seats_));
+  start_member(seats_++, {"HOLDFAST_JOIN=" + rendezvous()});
 }
 
 void Job::end_fault(Pending const& pending) {
@@ -356,7 +387,7 @@ std::string Job::run(Plan& plan, Clock::time_point until) {
     end_due(now);
     if (auto wrong = watch(now); !wrong.empty()) return wrong;
     auto const view = newest();
-    if (view.seats.size() < kFewest) break;
+    if (view.size < kFewest) break;
     if (pending_.empty() && !can_have_quorum(view, 0)) break;
     if (now >= due) {
       strike(event);
@@ -411,6 +442,8 @@ std::string Job::finish() {
   if (!happens_within(kEndLimit, [&] { return all([&](auto seat) { return !is_alive(seat); }); }))
     return "a member reached its end, but its process did not end within 20 s";
   wrong = find_crash();
+  for (std::size_t seat = 0; seat < seats(); ++seat)
+    counts_.joins += seat >= options_.members && (*board_)->seats[seat].round.load() > 0 ? 1 : 0;
   for (std::size_t seat = 0; seat < seats(); ++seat)
     counts_.evictions += (*board_)->seats[seat].ended.load() > 1 ? 1 : 0;
   return wrong;

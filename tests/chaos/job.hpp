@@ -19,8 +19,8 @@ namespace holdfast::chaos {
 
 struct JobOptions {
   std::string fabric = "shm";
-  std::size_t members = 5;
-  std::string mpirun;  ///< command and flags, for fabric mpi
+  std::size_t members = 5;  ///< at the start, and the most at a time
+  std::string mpirun;       ///< command and flags, for fabric mpi
 };
 
 /// What happened to a job so far.
@@ -30,6 +30,7 @@ struct Counts {
   std::uint64_t continues = 0;
   std::uint64_t cuts = 0;
   std::uint64_t heals = 0;
+  std::uint64_t joins = 0;  ///< newcomers that committed a round
   std::uint64_t evictions = 0;
   std::uint64_t view_changes = 0;
   std::uint64_t parked_jobs = 0;  ///< ended because too many had died at once for those left to be a quorum
@@ -61,7 +62,8 @@ class Job {
   [[nodiscard]] std::set<std::size_t> const& killed() const { return killed_; }
   /// Whether those that were left could not go on, by the rules of the quorum.
   [[nodiscard]] bool has_parked() const { return counts_.parked_jobs > 0; }
-  [[nodiscard]] std::size_t seats() const { return options_.members; }
+  /// One for every member there ever was.
+  [[nodiscard]] std::size_t seats() const { return seats_; }
 
  private:
   struct Pending {
@@ -73,16 +75,23 @@ class Job {
   /// The newest view that any member has shown.
   struct Newest {
     std::uint64_t number = 0;
-    std::vector<std::size_t> seats;
+    std::size_t size = 0;
+    std::vector<std::size_t> seats;  ///< of its members, as far as they have shown themselves
   };
 
   void launch(std::vector<std::string> const& command, std::vector<std::string> const& variables, std::string log);
+  [[nodiscard]] std::vector<std::string> settings() const;
+  [[nodiscard]] std::string rendezvous() const;
+  /// @param place  variables that tell it where the others are
+  void start_member(std::size_t seat, std::vector<std::string> const& place);
   void strike(Event const& event);
+  void add_member();
   void end_due(Clock::time_point now);
   void end_fault(Pending const& pending);
   [[nodiscard]] Newest newest() const;
   [[nodiscard]] bool is_alive(std::size_t seat) const;
   [[nodiscard]] bool is_running(std::size_t seat) const;
+  [[nodiscard]] std::vector<std::size_t> running() const;
   [[nodiscard]] std::vector<std::size_t> running_in(Newest const& view) const;
   [[nodiscard]] bool has_quorum(Newest const& view) const;
   /// Some would be a quorum if everything were continued and healed.
@@ -97,6 +106,7 @@ class Job {
   bool keeps_folder_ = false;
   std::unique_ptr<MappedBoard> board_;
   std::unique_ptr<Relay> relay_;
+  std::size_t seats_;
   std::vector<pid_t> children_;
   std::set<std::size_t> killed_;
   std::set<std::size_t> stopped_;

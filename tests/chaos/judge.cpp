@@ -17,6 +17,7 @@ struct Committed {
 };
 
 struct Record {
+  std::uint64_t joined_after = 0;  ///< the last round that was replayed to a newcomer
   std::map<std::uint64_t, Committed> rounds;
   std::string end;  ///< empty: none was written
   std::string message;
@@ -36,13 +37,17 @@ std::vector<std::string> read(std::filesystem::path const& file, Record& record)
       std::getline(words >> std::ws, record.message);
       continue;
     }
+    if (kind == "j") {
+      words >> record.joined_after;
+      continue;
+    }
     std::uint64_t number = 0;
     Committed committed;
     words >> number >> committed.view >> committed.contributors >> committed.hash >> committed.verdict;
     // A last line that was cut short by a kill says nothing.
     if (kind != "r" || committed.verdict.empty() || stream.eof()) continue;
     auto const at = "round " + std::to_string(number) + " ";
-    auto const last = record.rounds.empty() ? 0 : record.rounds.rbegin()->first;
+    auto const last = record.rounds.empty() ? record.joined_after : record.rounds.rbegin()->first;
     if (number != last + 1) wrong.push_back(at + "follows round " + std::to_string(last));
     if (committed.view < view) wrong.push_back(at + "goes back to view " + std::to_string(committed.view));
     if (committed.verdict == "WRONG") wrong.push_back(at + "has a wrong result");
@@ -93,8 +98,9 @@ Verdict judge(std::filesystem::path const& folder, std::size_t seats, std::set<s
         say(seat, "round " + std::to_string(number) + " differs from that of seat " + std::to_string(first_seat));
       }
     }
-    bool const is_everywhere = std::all_of(survivors.begin(), survivors.end(),
-                                           [&](std::size_t seat) { return records[seat].rounds.contains(number); });
+    bool const is_everywhere = std::all_of(survivors.begin(), survivors.end(), [&](std::size_t seat) {
+      return number <= records[seat].joined_after || records[seat].rounds.contains(number);
+    });
     if (!survivors.empty() && !is_everywhere)
       verdict.wrong.push_back("round " + std::to_string(number) + " was committed by some and is lost at a survivor");
     if (first != nullptr && is_same && is_everywhere) ++verdict.rounds;

@@ -73,10 +73,15 @@ bool parse(int argc, char** argv, Options& options, int& status) {
   return true;
 }
 
+/// Cables are between hosts, and nobody can join under mpirun.
+Plan::Kinds kinds(Options const& options) {
+  return {options.job.fabric == "tcp", options.job.fabric != "mpi"};
+}
+
 void show_plan(Options const& options) {
   for (std::uint64_t job = 0; job < 3; ++job) {
     std::printf("job %llu\n", static_cast<unsigned long long>(job));
-    Plan plan(options.seed, job, options.job.fabric == "tcp");
+    Plan plan(options.seed, job, kinds(options));
     for (int event = 0; event < 20; ++event) std::printf("  %s\n", describe(plan.next()).c_str());
   }
 }
@@ -90,7 +95,7 @@ struct Totals {
 };
 
 void run_job(Options const& options, Totals& totals, Job::Clock::time_point until) {
-  Plan plan(options.seed, totals.jobs, options.job.fabric == "tcp");
+  Plan plan(options.seed, totals.jobs, kinds(options));
   Job job(options.job);
   auto wrong = job.start();
   if (wrong.empty()) wrong = job.run(plan, until);
@@ -129,6 +134,7 @@ void show(Options const& options, Totals const& totals) {
       {"continues", counts.continues},
       {"cuts", counts.cuts},
       {"heals", counts.heals},
+      {"joins", counts.joins},
       {"evictions", counts.evictions},
       {"view_changes", counts.view_changes},
       {"jobs_without_quorum", counts.parked_jobs},
@@ -162,7 +168,7 @@ int main(int argc, char** argv) try {
   auto const number = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
   if (options.seconds >= 20s && totals.failed == 0 &&
       (counts.kills == 0 || counts.stops == 0 || counts.view_changes == 0 ||
-       (options.job.fabric == "tcp" && counts.cuts == 0))) {
+       (kinds(options).has_cuts && counts.cuts == 0) || (kinds(options).has_joins && counts.joins == 0))) {
     std::printf("a kind of fault, or a change of view, never happened: the run shows nothing about it\n");
     ++totals.failed;
   }

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include <holdfast/collectives/communicator.hpp>
+#include <holdfast/collectives/state_sharing.hpp>
 #include <holdfast/runtime/error.hpp>
 #include <holdfast/runtime/group.hpp>
 
@@ -31,6 +33,7 @@ using namespace std::chrono_literals;
 // not in a queue for a core.
 constexpr auto kStep = 2ms;
 constexpr auto kCommitLimit = 30s;
+constexpr auto kJoinLimit = 60s;
 constexpr std::size_t kSizes[] = {1, 4'099, 65'537, 200'003};
 
 /// Appended line by line, so that what a killed member had committed is known.
@@ -141,14 +144,12 @@ class Trainer {
     return outcome;
   }
 
-  [[nodiscard]] std::uint64_t hash(std::uint64_t number) const {
-    std::uint64_t hash = 0;
-    for (auto const index : used_in(number)) {
-      auto const result = buckets_[index].result();
-      hash = hash * 31 + std::hash<std::string_view>()({reinterpret_cast<char const*>(result.data()), result.bytes()});
-    }
-    return hash;
+  [[nodiscard]] std::vector<MutableBuffer> results(std::uint64_t number) {
+    std::vector<MutableBuffer> results;
+    for (auto const index : used_in(number)) results.push_back(buckets_[index].result());
+    return results;
   }
+  [[nodiscard]] Communicator& communicator() { return communicator_; }
 
   [[nodiscard]] bool is_right(std::uint64_t number, std::vector<std::uint64_t> const& members) const {
     auto const kind = kind_of(number);
@@ -177,6 +178,39 @@ class Trainer {
   std::vector<Bucket> buckets_;
 };
 
+/// What members have in common: a digest of all results since the first round. Newcomers get it and replay what they
+/// missed, so that it shows whether they did.
+class History {
+ public:
+  History(Communicator& communicator, std::string const& fabric) {
+    if (fabric == "mpi") return;  // nobody can join there
+    registry_.add("history", Sharing::replicated, std::as_writable_bytes(std::span(&digest_, 1)), {"I64", {1}});
+    sharing_.emplace(communicator, registry_);
+  }
+  Outcome<void> join(Deadline deadline) {
+    return sharing_->join(
+        [this](ReplayedRound const& round) -> Outcome<void> {
+          add(round.results);
+          return {};
+        },
+        deadline);
+  }
+  void add(std::vector<MutableBuffer> const& results) {
+    for (auto const& result : results)
+      digest_ = digest_ * 0x100'0000'01B3U ^
+                std::hash<std::string_view>()({reinterpret_cast<char const*>(result.data()), result.bytes()});
+  }
+  void boundary() {
+    if (sharing_) sharing_->boundary();
+  }
+  [[nodiscard]] std::uint64_t digest() const { return digest_; }
+
+ private:
+  std::uint64_t digest_ = 0;
+  StateRegistry registry_;
+  std::optional<StateSharing> sharing_;
+};
+
 std::string line_of(Reduction const& reduction, std::uint64_t contributors, std::uint64_t hash, char const* verdict) {
   char text[160];
   std::snprintf(text, sizeof text, "r %llu %llu %llx %llx %s\n",
@@ -191,11 +225,19 @@ Outcome<void> train(Board& board, Board::Seat& shown, MemberTask const& task, Re
   shown.member.store(static_cast<std::uint64_t>(group.self()) + 1);
   Views views(group, shown);
   Trainer trainer(group, task.fabric);
+  History history(trainer.communicator(), task.fabric);
+  if (group.is_newcomer()) {
+    if (auto joined = history.join(Deadline::after(kJoinLimit)); !joined) return joined;
+    // It may have been given another id on the way.
+    shown.member.store(static_cast<std::uint64_t>(group.self()) + 1);
+    shown.round.store(group.rounds().committed(group.rounds().open_stream("default")));
+    record.write("j " + std::to_string(shown.round.load()) + "\n");
+  }
   while (true) {
     auto const number = shown.round.load() + 1;
     auto const reduction = trainer.step(static_cast<std::uint64_t>(group.self()), number);
     if (!reduction) return fail(reduction.error());
-    auto const hash = trainer.hash(number);
+    history.add(trainer.results(number));
     auto const view = views.find(reduction->view);
     std::vector<std::uint64_t> members;
     std::uint64_t mask = 0;
@@ -206,8 +248,9 @@ Outcome<void> train(Board& board, Board::Seat& shown, MemberTask const& task, Re
       }
     // A view that lasted for a moment only may have gone by unseen.
     auto const* const verdict = !view ? "unknown" : trainer.is_right(number, members) ? "right" : "WRONG";
-    record.write(line_of(*reduction, mask, hash, verdict));
+    record.write(line_of(*reduction, mask, history.digest(), verdict));
     shown.round.store(reduction->round.number);
+    history.boundary();
     if (reduction->round.number >= board.stop_after.load()) break;
     std::this_thread::sleep_for(kStep);
   }

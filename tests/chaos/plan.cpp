@@ -10,6 +10,8 @@ std::string_view name(Fault fault) {
       return "kill";
     case Fault::stop:
       return "stop";
+    case Fault::join:
+      return "join";
     case Fault::cut_link:
       return "cut-link";
     case Fault::cut_one_way:
@@ -20,8 +22,8 @@ std::string_view name(Fault fault) {
   return "";
 }
 
-Plan::Plan(std::uint64_t seed, std::uint64_t job, bool has_cuts)
-    : state_(seed * 0x9E37'79B9'7F4A'7C15U + job), has_cuts_(has_cuts) {}
+Plan::Plan(std::uint64_t seed, std::uint64_t job, Kinds kinds)
+    : state_(seed * 0x9E37'79B9'7F4A'7C15U + job), kinds_(kinds) {}
 
 double Plan::real() {
   state_ += 0x9E37'79B9'7F4A'7C15U;
@@ -39,19 +41,24 @@ std::chrono::milliseconds Plan::between(int least, int most) {
 Event Plan::next() {
   Event event;
   event.after = between(200, 2'000);
-  double const kind = real();
-  double const kills = 0.25;
-  double const stops = has_cuts_ ? 0.6 : 1.0;
-  if (kind < kills) {
-    event.fault = Fault::kill;
-  } else if (kind < stops) {
-    event.fault = Fault::stop;
-  } else if (kind < 0.72) {
-    event.fault = Fault::cut_link;
-  } else if (kind < 0.82) {
-    event.fault = Fault::cut_one_way;
-  } else {
-    event.fault = Fault::cut_off;
+  struct Weight {
+    Fault fault;
+    double weight;
+  };
+  Weight const weights[] = {{Fault::kill, 25},
+                            {Fault::stop, 35},
+                            // More than the kills, for many of them come when there is no place.
+                            {Fault::join, kinds_.has_joins ? 45.0 : 0.0},
+                            {Fault::cut_link, kinds_.has_cuts ? 12.0 : 0.0},
+                            {Fault::cut_one_way, kinds_.has_cuts ? 10.0 : 0.0},
+                            {Fault::cut_off, kinds_.has_cuts ? 18.0 : 0.0}};
+  double all = 0;
+  for (auto const& one : weights) all += one.weight;
+  double place = real() * all;
+  for (auto const& one : weights) {
+    event.fault = one.fault;
+    if (place < one.weight) break;
+    place -= one.weight;
   }
   event.first = real();
   event.second = real();

@@ -8,7 +8,7 @@
 
 namespace holdfast::chaos {
 
-enum class Fault : std::uint8_t { kill, stop, cut_link, cut_one_way, cut_off };
+enum class Fault : std::uint8_t { kill, stop, join, cut_link, cut_one_way, cut_off };
 
 [[nodiscard]] std::string_view name(Fault fault);
 
@@ -25,7 +25,11 @@ struct Event {
 /// What happens in the job of that number.
 class Plan {
  public:
-  Plan(std::uint64_t seed, std::uint64_t job, bool has_cuts);
+  struct Kinds {
+    bool has_cuts = false;
+    bool has_joins = false;
+  };
+  Plan(std::uint64_t seed, std::uint64_t job, Kinds kinds);
   [[nodiscard]] Event next();
 
  private:
@@ -33,7 +37,7 @@ class Plan {
   std::chrono::milliseconds between(int least, int most);
 
   std::uint64_t state_;
-  bool has_cuts_;
+  Kinds kinds_;
 };
 
 [[nodiscard]] std::string describe(Event const& event);
