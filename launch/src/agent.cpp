@@ -98,7 +98,7 @@ std::map<std::string, std::string> Agent::variables() const {
   return variables;
 }
 
-std::vector<ProcessPlan> Agent::plans(std::map<std::string, std::string> const& variables) const {
+std::vector<ProcessPlan> Agent::make_plans(std::map<std::string, std::string> const& variables) const {
   std::vector<ProcessPlan> plans;
   for (int local = 0; local < job_.ranks; ++local) {
     PlaceInJob const place{job_.first_rank + local, job_.world_size, local, job_.ranks};
@@ -133,21 +133,20 @@ int Agent::run() {
     auto const go = line ? decode_command(*line) : std::nullopt;
     if (!go || go->kind != AgentCommand::Kind::go) return 1;  // the launcher has given up, or is gone
     rendezvous_ = go->text;
-    auto const set = variables();
-    auto const of_ranks = plans(set);
+    plans_ = make_plans(variables());
     JobPolicy::Options policy;
     policy.survives = job_.survives;
     policy.min = 0;  // the launcher counts
     policy.max_restarts = job_.max_restarts;
-    Supervisor supervisor(of_ranks, {.speaker = "holdfast run: " + job_.host,
-                                     .grace = std::chrono::duration<double>(job_.grace_s),
-                                     .time_limit = {},
-                                     .policy = policy,
-                                     .port = port_.get(),
-                                     .events = nullptr,
-                                     .extension = this,
-                                     .outlives_reader = true,
-                                     .is_whole_job = false});
+    Supervisor supervisor(plans_, {.speaker = "holdfast run: " + job_.host,
+                                   .grace = std::chrono::duration<double>(job_.grace_s),
+                                   .time_limit = {},
+                                   .policy = policy,
+                                   .port = port_.get(),
+                                   .events = nullptr,
+                                   .extension = this,
+                                   .outlives_reader = true,
+                                   .is_whole_job = false});
     int const status = supervisor.run();
     forward_events(supervisor);
     // The launcher knows how each rank ended; where it is gone, our own status is all there is.
@@ -213,6 +212,9 @@ void Agent::heed(Supervisor& supervisor, AgentCommand const& command) {
       return port_->certify(command.text, MemberId{static_cast<std::uint64_t>(command.number)});
     case AgentCommand::Kind::finishing:
       return supervisor.stop_restarting();
+    case AgentCommand::Kind::reach:
+      for (auto& plan : plans_) set_join(plan, command.text);
+      return;
     case AgentCommand::Kind::go:
       return;
   }
@@ -235,16 +237,24 @@ void Agent::on_ended(Supervisor& supervisor, int index, siginfo_t const& end) {
 }
 
 void Agent::on_port(Supervisor& supervisor, SupervisorPort::Event const& event) {
-  AgentReport told{.kind = AgentReport::Kind::certificate};
-  told.number = static_cast<std::int64_t>(event.member);
-  told.text = event.job;
-  if (event.change == SupervisorPort::Change::reported) {
-    told.kind = AgentReport::Kind::member;
-    told.rank = supervisor.index_of(event.pid);
-    if (told.rank < 0) return;
-    told.rank += job_.first_rank;
-  } else if (event.change != SupervisorPort::Change::ended) {
-    return;
+  AgentReport told{.number = static_cast<std::int64_t>(event.member)};
+  switch (event.change) {
+    case SupervisorPort::Change::ended:
+      told.kind = AgentReport::Kind::certificate;
+      told.text = event.job;
+      break;
+    case SupervisorPort::Change::reported:
+    case SupervisorPort::Change::reachable: {
+      bool const is_address = event.change == SupervisorPort::Change::reachable;
+      told.kind = is_address ? AgentReport::Kind::reachable : AgentReport::Kind::member;
+      told.text = is_address ? event.detail : event.job;
+      auto const index = supervisor.index_of(event.pid);
+      if (index < 0) return;
+      told.rank = job_.first_rank + index;
+      break;
+    }
+    case SupervisorPort::Change::fenced:
+      return;
   }
   supervisor.write_line(std::string(kReportMark) + encode(told));
 }

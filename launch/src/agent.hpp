@@ -48,7 +48,7 @@ class Agent : public SupervisorExtension {
 
  private:
   [[nodiscard]] std::map<std::string, std::string> variables() const;
-  [[nodiscard]] std::vector<ProcessPlan> plans(std::map<std::string, std::string> const& variables) const;
+  [[nodiscard]] std::vector<ProcessPlan> make_plans(std::map<std::string, std::string> const& variables) const;
   void prepare();
   void heed(Supervisor& supervisor, AgentCommand const& command);
   void lose_launcher(Supervisor& supervisor);
@@ -57,6 +57,7 @@ class Agent : public SupervisorExtension {
   LineReader launcher_;
   HostJob job_;
   std::string rendezvous_;
+  std::vector<ProcessPlan> plans_;  ///< of the ranks here
   TemporaryFolder folder_;
   std::unique_ptr<SupervisorPort> port_;
   std::unique_ptr<EventTail> events_;

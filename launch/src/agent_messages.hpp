@@ -39,8 +39,8 @@ struct HostJob {
 
 /// A later line to the agent.
 struct AgentCommand {
-  enum class Kind { go, signal, certify, finishing } kind{};
-  std::string text;         ///< go: the rendezvous; certify: the job id
+  enum class Kind { go, signal, certify, finishing, reach } kind{};
+  std::string text;         ///< go: the rendezvous; certify: the job id; reach: where newcomers may call
   std::int64_t number = 0;  ///< signal: its number; certify: the member
 };
 
@@ -51,6 +51,7 @@ struct AgentReport {
     refused,      ///< it cannot do the job: `text` says why
     started,      ///< a process of `rank`, whose id is `number`
     member,       ///< `rank` has become a member
+    reachable,    ///< and newcomers may call it at `text`
     ended,        ///< `rank`, with status `number`
     certificate,  ///< member `number` of job `text` was seen to end
     event,        ///< a line for the event log

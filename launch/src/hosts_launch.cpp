@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <utility>
 
@@ -156,6 +158,7 @@ class Agents : public SupervisorExtension {
     Clock::time_point heard_at{};
     bool is_gone = false;
     std::vector<bool> ended;
+    std::map<int, std::string> reachable;  ///< by rank: where newcomers may call it
   };
 
   bool take(std::size_t index, std::string_view line) {
@@ -194,12 +197,17 @@ class Agents : public SupervisorExtension {
       case AgentReport::Kind::member:
         if (is_of_host) policy_.on_member(report.rank);
         return;
+      case AgentReport::Kind::reachable:
+        if (!is_of_host || job_.of_each.max_restarts == 0) return;
+        host.reachable[report.rank] = report.text;
+        return tell_where_newcomers_call(supervisor);
       case AgentReport::Kind::ended:
         if (!is_of_host) return;
         supervisor.record("exit", {{"process", std::int64_t{report.rank}},
                                    {"host", job_.hosts[index].name},
                                    {"status", report.number},
                                    {"reason", report.text}});
+        host.reachable.erase(report.rank);
         if (report.is_restarted) return;
         host.ended[static_cast<std::size_t>(local)] = true;
         return count_end(supervisor, report.rank, static_cast<int>(report.number), report.flag);
@@ -214,6 +222,19 @@ class Agents : public SupervisorExtension {
       case AgentReport::Kind::alive:
         return;
     }
+  }
+
+  /// A rank that is started again calls the others: the rendezvous of the start is there no more.
+  void tell_where_newcomers_call(Supervisor& supervisor) {
+    std::string addresses;
+    for (auto const& host : hosts_) {
+      if (host.is_gone || host.reachable.empty()) continue;
+      // Two of each host are enough: whoever answers names the others.
+      auto const second = host.reachable.size() > 1 ? std::next(host.reachable.begin()) : host.reachable.begin();
+      for (auto one = host.reachable.begin(); one != std::next(second); ++one)
+        addresses += (addresses.empty() ? "" : ",") + one->second;
+    }
+    if (!addresses.empty()) tell_all(supervisor, {AgentCommand::Kind::reach, addresses, 0});
   }
 
   void lose_silent_hosts(Supervisor& supervisor, Clock::time_point now) {

@@ -102,6 +102,12 @@ ProcessPlan LocalJob::plan(int rank, std::vector<std::string> const& command,
   return plan_rank(place(rank), command, more, rendezvous());
 }
 
+void set_join(ProcessPlan& plan, std::string const& join) {
+  constexpr std::string_view kName = "HOLDFAST_JOIN=";
+  for (auto& variable : plan.newcomer_environment)
+    if (variable.starts_with(kName)) variable = std::string(kName) + join;
+}
+
 ProcessPlan plan_rank(PlaceInJob const& place, std::vector<std::string> const& command,
                       std::map<std::string, std::string> const& variables, std::string const& rendezvous) {
   // By hue, dark blue and the colours that are hard to read on some backgrounds left out.

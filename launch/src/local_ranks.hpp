@@ -45,6 +45,9 @@ struct PlaceInJob {
 [[nodiscard]] ProcessPlan plan_rank(PlaceInJob const& place, std::vector<std::string> const& command,
                                     std::map<std::string, std::string> const& variables, std::string const& rendezvous);
 
+/// From its next start as a newcomer it calls there.
+void set_join(ProcessPlan& plan, std::string const& join);
+
 /// What the ranks of one job on this host are told so that they find each other.
 class LocalJob {
  public:

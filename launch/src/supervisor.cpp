@@ -206,6 +206,8 @@ void Supervisor::serve_port() {
         }
         record("member", fields);
         break;
+      case SupervisorPort::Change::reachable:
+        break;  // members record it themselves
       case SupervisorPort::Change::fenced:
         say("member " + std::to_string(number(event.member)) + " (pid " + std::to_string(event.pid) +
             ") is fenced: accused by member " + std::to_string(number(event.accuser)) + ", and " + event.detail);

@@ -87,6 +87,22 @@ TEST(Hosts, refuses_what_cannot_be) {
               HasSubstr("needs one host"));
 }
 
+TEST(Hosts, a_rank_that_was_lost_comes_back_through_the_others_even_the_one_at_whose_address_all_met) {
+  TrainingJob job(3,
+                  "$HOLDFAST run --agent 'env SEAT={host} HOLDFAST_BIND_ADDRESS=127.0.0.1' --hosts 0:1,1:1,2:1 "
+                  "--max-restarts 1 --events events",
+                  "tcp", "$SEAT", 4'096);
+  ASSERT_TRUE(job.are_running({0, 1, 2})) << job.finish({}).err;
+  auto const view = job.member(0).view.load();
+  job.strike(0, SIGKILL);
+  ASSERT_TRUE(job.go_on({1, 2}, view)) << job.events();
+  EXPECT_TRUE(job.go_on({0}, view)) << job.events();
+  auto const result = job.finish({0, 1, 2});
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("rank 0 is started again"));
+  EXPECT_EQ(job.member(0).wrong.load(), 0U);
+}
+
 // --- a rig of hosts ------------------------------------------------------------------------------------------------
 
 /// Three hosts, h0 to h2, for as long as it lives. The rig is a program `hosts`, and `rsh-agent` beside it, on PATH or

@@ -19,12 +19,15 @@ class TrainingJob {
  public:
   /// @param launch  the command that starts the ranks, up to `--`, in a shell where $HOLDFAST is the command and the
   ///                current folder the job's own
-  TrainingJob(int ranks, std::string const& launch, std::string const& fabric = "shm")
-      : ranks_(ranks), board_(shell_.path() / "board", true), run_([this, launch, fabric] {
+  /// @param seat    where a rank shows itself on the board, in the shell that becomes it
+  /// @param state   bytes of state that newcomers fetch; 0: nobody can join
+  TrainingJob(int ranks, std::string const& launch, std::string const& fabric = "shm",
+              std::string const& seat = "${RANK:-$LOCAL_RANK}", std::size_t state = 0)
+      : ranks_(ranks), board_(shell_.path() / "board", true), run_([this, launch, fabric, seat, state] {
           std::string const folder = shell_.path().string();
           result_ = shell_.run("export HOLDFAST_LOG_LEVEL=warning; member=\"exec '$HOLDFAST' bench-fault-member '" +
-                                   folder + "/board' \\${RANK:-\\$LOCAL_RANK} " + fabric + " 65536 0\"\n" + launch +
-                                   " -- sh -c \"$member\"",
+                                   folder + "/board'\"' " + seat + " " + fabric + " 65536 " + std::to_string(state) +
+                                   "'\n" + launch + " -- sh -c \"$member\"",
                                kLimit);
           is_over_.store(true);
         }) {}

@@ -75,7 +75,7 @@ void GroupState::connect(std::unique_ptr<net::Mesh> mesh, Deadline deadline) {
   auto const& seats = membership_.value().seats;
   for (auto const& seat : seats)
     if (seat.member.id == membership_.self()) mesh->prepare(config.job_id, seat, *this);
-  if (!config.supervisor.empty()) mesh->report_to(config.supervisor);
+  if (!config.supervisor.empty()) mesh->report_to(config.supervisor, address_for_newcomers());
   for (auto const& seat : seats)
     if (seat.member.id != membership_.self()) mesh->add(seat);
   mesh->take_newcomers(config.on_loss != "end");

@@ -119,6 +119,7 @@ struct GroupState final : net::MeshListener {
   void flush();
   /// @return whether those who wait should look again
   bool act(protocol::action::Any const& action);
+  [[nodiscard]] std::string address_for_newcomers() const;
   void request_fence(protocol::FenceRequest const& request);
   void record_view(protocol::action::InstallView const& installed);
   void record_failure(Failure const& failure);

@@ -106,7 +106,7 @@ std::shared_ptr<GroupState> join_running_job(Config config, Deadline deadline) {
 std::string GroupState::connect_as_newcomer(std::unique_ptr<net::Mesh> mesh, protocol::Value const& known,
                                             Deadline deadline) {
   mesh->prepare(config.job_id, membership_.seat(), *this);
-  if (!config.supervisor.empty()) mesh->report_to(config.supervisor);
+  if (!config.supervisor.empty()) mesh->report_to(config.supervisor, address_for_newcomers());
   for (auto const& seat : known.seats) mesh->add(seat);
   mesh->take_newcomers(true);
   {
@@ -126,7 +126,11 @@ void GroupState::publish_address(std::filesystem::path const& directory) {
 }
 
 std::string GroupState::join_address() const {
-  if (!mesh_ || config.on_loss == "end") return "";
+  return mesh_ ? address_for_newcomers() : "";
+}
+
+std::string GroupState::address_for_newcomers() const {
+  if (config.on_loss == "end") return "";
   return "tcp://" + record_.address + ":" + std::to_string(record_.port);
 }
 

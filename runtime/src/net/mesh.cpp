@@ -77,8 +77,8 @@ void Mesh::prepare(std::string job_id, protocol::Seat const& self, MeshListener&
   listener_ = &listener;
 }
 
-void Mesh::report_to(std::string const& supervisor) {
-  supervisor_ = std::make_unique<SupervisorLink>(io_, supervisor, job_id_, self_.id,
+void Mesh::report_to(std::string const& supervisor, std::string const& join) {
+  supervisor_ = std::make_unique<SupervisorLink>(io_, supervisor, job_id_, self_.id, join,
                                                  [this](MemberId member) { on_certificate(member); });
 }
 

@@ -70,7 +70,7 @@ class Mesh {
   void add(protocol::Seat const& seat);
   /// Tells the supervisor at this address who this is, and heeds its certificates. After prepare(), before connect().
   /// @throws Error bad_config, start_failed
-  void report_to(std::string const& supervisor);
+  void report_to(std::string const& supervisor, std::string const& join);
   /// Asks the supervisor, if there is one, to end a process.
   void request_fence(protocol::FenceRequest const& request);
   /// Connects to all that were added. Runs on the calling thread, heartbeats included.

@@ -41,11 +41,12 @@ int connect_to(std::string const& address) {
 }  // namespace
 
 SupervisorLink::SupervisorLink(asio::io_context& io, std::string const& address, std::string const& job_id,
-                               MemberId self, std::function<void(MemberId)> on_certificate)
+                               MemberId self, std::string const& join, std::function<void(MemberId)> on_certificate)
     : socket_(io, asio::local::stream_protocol(), connect_to(address)), on_certificate_(std::move(on_certificate)) {
   socket_.non_blocking(true);
   constexpr std::int32_t kNoRank = 0;
   send(protocol::Hello{protocol::kProtocolVersion, job_id, 0, static_cast<std::int32_t>(self), kNoRank});
+  if (!join.empty()) send(protocol::Reachable{join});
   read();
 }
 

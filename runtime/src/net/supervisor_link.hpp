@@ -16,10 +16,11 @@ namespace holdfast::net {
 class SupervisorLink {
  public:
   /// Connects and says who this is.
+  /// @param join            where newcomers may call it; empty: nowhere
   /// @param on_certificate  called with each member that the supervisor saw end
   /// @throws Error bad_config for an address that is not unix:///path, start_failed when nobody answers there
   SupervisorLink(asio::io_context& io, std::string const& address, std::string const& job_id, MemberId self,
-                 std::function<void(MemberId)> on_certificate);
+                 std::string const& join, std::function<void(MemberId)> on_certificate);
   /// Asks for the end of a process. Whoever needs it repeats it.
   void request(protocol::FenceRequest const& request);
 

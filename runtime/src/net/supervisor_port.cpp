@@ -169,6 +169,11 @@ struct SupervisorPort::Impl {
       for (auto const ended : jobs[hello->job_id].ended) send(caller, protocol::Certificate{ended});
       return;
     }
+    if (auto const* const reachable = std::get_if<protocol::Reachable>(&message); reachable && caller.member) {
+      auto const& [job, member] = *caller.member;
+      events.push_back({Change::reachable, job, member, caller.pid, {}, {}, reachable->join});
+      return;
+    }
     auto const* const request = std::get_if<protocol::FenceRequest>(&message);
     if (request == nullptr || !caller.member || request->requester != caller.member->second) return hang_up(caller);
     if (fences) judge(jobs[caller.member->first], caller.member->first, *request);

@@ -195,6 +195,10 @@ void write(Packer& out, Ask const& m) {
   out.pack_array(2);
   put(out, 19, m.key);
 }
+void write(Packer& out, Reachable const& m) {
+  out.pack_array(2);
+  put(out, 21, m.join);
+}
 void write(Packer& out, Notice const& m) {
   out.pack_array(4);
   put(out, 20, m.key, m.is_known ? 1 : 0);
@@ -568,6 +572,8 @@ Message read_message(Cursor& in) {
       return Ask{read_key(in)};
     case 20:
       return read_notice(in);
+    case 21:
+      return Reachable{in.text()};
     default:
       throw Malformed{"no such message"};
   }

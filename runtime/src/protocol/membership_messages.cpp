@@ -21,7 +21,7 @@ void Membership::Impl::on_message(MemberId from, Message&& message, Instant now)
         if constexpr (!std::is_same_v<Kind, Hello> && !std::is_same_v<Kind, Welcome> &&
                       !std::is_same_v<Kind, Refused> && !std::is_same_v<Kind, FenceRequest> &&
                       !std::is_same_v<Kind, Knock> && !std::is_same_v<Kind, Seats> && !std::is_same_v<Kind, Ask> &&
-                      !std::is_same_v<Kind, Notice>)
+                      !std::is_same_v<Kind, Notice> && !std::is_same_v<Kind, Reachable>)
           receive(from, std::move(m), now);
       },
       message);

@@ -19,7 +19,7 @@
 namespace holdfast::protocol {
 
 /// Bumped when a message changes. Members of one job run the same version of holdfast, so there is no negotiation.
-inline constexpr std::uint32_t kProtocolVersion = 2;
+inline constexpr std::uint32_t kProtocolVersion = 3;
 inline constexpr std::size_t kMaxContributionBytes = std::size_t{1} << 20;
 inline constexpr std::size_t kMaxKeyBytes = 1'024;
 
@@ -131,6 +131,10 @@ struct FenceRequest {
 struct Certificate {
   MemberId member{};
 };
+/// To the supervisor: where newcomers may call this process once it is a member.
+struct Reachable {
+  std::string join;  ///< as the key `join` takes it
+};
 
 // --- before a newcomer is connected to the members, and beside the protocol ------------------------------------------
 
@@ -157,6 +161,6 @@ struct Notice {
 
 using Message = std::variant<Hello, Welcome, Refused, Heartbeat, Ready, Contribution, ViewFailed, Leave, Prepare,
                              Promise, Preempted, Propose, Accepted, Decided, LearnerState, FenceRequest, Certificate,
-                             Knock, Seats, Ask, Notice>;
+                             Knock, Seats, Ask, Notice, Reachable>;
 
 }  // namespace holdfast::protocol

@@ -71,7 +71,8 @@ inline std::vector<Message> one_of_each() {
           Knock{kProtocolVersion, "record"},
           Seats{MemberId{12}, value()},
           Ask{"key"},
-          Notice{"key", true, {{"name", "value"}}}};
+          Notice{"key", true, {{"name", "value"}}},
+          Reachable{"tcp://10.0.0.1:4711"}};
 }
 
 }  // namespace holdfast::net::testing_messages

@@ -76,6 +76,7 @@ TEST(Wire, brings_back_what_a_change_of_view_decides) {
   EXPECT_EQ(fence.requester, MemberId{1});
   EXPECT_EQ(fence.suspect, MemberId{4});
   EXPECT_EQ(round_trip(Certificate{MemberId{4}}).member, MemberId{4});
+  EXPECT_EQ(round_trip(Reachable{"tcp://10.0.0.1:4711"}).join, "tcp://10.0.0.1:4711");
 }
 
 TEST(Wire, refuses_values_that_cannot_be) {

@@ -23,7 +23,8 @@ class SupervisorPort {
   static constexpr std::chrono::milliseconds kFencePatience{2'000};
 
   enum class Change {
-    reported,  ///< a process says that it is this member
+    reported,   ///< a process says that it is this member
+    reachable,  ///< and newcomers may call it at `detail`, which the key `join` takes
     fenced,    ///< it was sent SIGKILL, for the reason in `detail`
     ended,     ///< its process was seen to end
   };
