@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstring>
 
 #include <holdfast/collectives/bucket.hpp>
 
@@ -22,6 +23,10 @@ struct Bucket::Impl {
   ArenaMemory results[2];
   std::atomic<int> current{0};
 
+  void touch() {
+    if (bytes() == 0) return;
+    for (auto const* const memory : {&contribution, &results[0], &results[1]}) std::memset(memory->data(), 0, bytes());
+  }
   [[nodiscard]] int next() const { return 1 - current.load(std::memory_order_acquire); }
   [[nodiscard]] std::size_t bytes() const { return elements * element_bytes(dtype); }
 };

@@ -54,7 +54,10 @@ std::string_view Communicator::fabric() const {
 }
 
 Bucket Communicator::allocate(std::size_t elements, DType dtype) {
-  return Bucket(std::make_shared<Bucket::Impl>(impl_->arena, elements, dtype));
+  auto bucket = std::make_shared<Bucket::Impl>(impl_->arena, elements, dtype);
+  // A newcomer has time now; in its first round the members would wait while the system finds pages.
+  if (impl_->engine.group().is_newcomer()) bucket->touch();
+  return Bucket(std::move(bucket));
 }
 
 Stream Communicator::stream(std::string_view name, std::optional<SlowMembers> const& slow_members) {

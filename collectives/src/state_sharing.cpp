@@ -66,7 +66,7 @@ struct StateSharing::Impl {
     auto const limit = Deadline::after(group.config().start_timeout);
     auto const same = group.agree("training state", registry.describe(), limit);
     if (!same) throw Error(same.error().code, same.error().message());
-    if (!group.is_newcomer()) donor.emplace(group);
+    if (!group.is_newcomer()) donor.emplace(group, registry.sizes(Sharing::replicated));
   }
   ~Impl() { communicator->engine.set_round_listener({}); }
 
@@ -97,7 +97,7 @@ struct StateSharing::Impl {
     listen(true);
     auto const copy = std::make_shared<StateCopy>();
     copy->positions = positions();
-    copy->parts = registry.snapshot(Sharing::replicated);
+    copy->parts = registry.snapshot(Sharing::replicated, donor->take_spare());
     copy->rules = communicator->engine.save_rule_state().encode();
     std::uint64_t bytes = copy->rules.size();
     for (auto const& part : copy->parts) bytes += part.bytes.size();
@@ -191,7 +191,7 @@ struct StateSharing::Impl {
       tried.insert(visit->donor);
     }
     if (auto on = communicator->engine.go_on(deadline); !on) return on;
-    donor.emplace(group);
+    donor.emplace(group, registry.sizes(Sharing::replicated));
     auto const view = group.view();
     group.events().record("entered", {{"view", number(view.id)},
                                       {"world_size", std::int64_t{view.world_size()}},

@@ -33,7 +33,7 @@ struct FabricContext {
   View view;                    ///< the members to connect
   std::string name;             ///< tells the fabrics of one view apart; the same at all members
   std::size_t arena_bytes = 0;  ///< virtual size of each arena
-  Fabric* previous = nullptr;   ///< of an earlier view; its contribution arena is taken over
+  Fabric* previous = nullptr;   ///< of an earlier view; what of its arenas nobody left behind can write to is taken over
   std::function<bool()> is_wanted = [] { return true; };  ///< false: gives up with `aborted`
 
   [[nodiscard]] int rank() const { return view.rank_of(group.self()).value(); }

@@ -72,8 +72,11 @@ struct StateDonor::Session {
   std::jthread thread;  // last
 };
 
-StateDonor::StateDonor(Group group)
-    : group_(std::move(group)), credentials_(net::security::credentials_of(group_.config())), acceptor_(io_) {
+StateDonor::StateDonor(Group group, Sizes sizes)
+    : group_(std::move(group)),
+      sizes_(std::move(sizes)),
+      credentials_(net::security::credentials_of(group_.config())),
+      acceptor_(io_) {
   auto const nonce = net::security::random_nonce();
   std::memcpy(&token_, nonce.data(), sizeof token_);
   auto const& address = group_.config().bind_address;
@@ -202,6 +205,7 @@ Outcome<void> StateDonor::on_frame(Session& session, Frame const& frame, std::sp
     if (token != token_) return fail(Errc::corrupt_message, "the token is not the one this member published");
     session.member = static_cast<std::int64_t>(frame.round);
     group_.events().record("state_asked", {{"member", session.member}});
+    prepare_spare();
     std::lock_guard const lock(mutex_);
     session.wants_copy = true;
     copies_wanted_.fetch_add(1);
@@ -224,6 +228,17 @@ Outcome<void> StateDonor::on_frame(Session& session, Frame const& frame, std::sp
     default:
       return fail(Errc::corrupt_message, "a frame that only donors send");
   }
+}
+
+void StateDonor::prepare_spare() {
+  {
+    std::lock_guard const lock(mutex_);
+    if (!spare_.empty()) return;
+  }
+  StateSnapshot spare;
+  for (auto const& [name, bytes] : sizes_) spare.push_back({name, {}, {}, std::vector<std::byte>(bytes)});
+  std::lock_guard const lock(mutex_);
+  spare_ = std::move(spare);
 }
 
 bool StateDonor::push_more(Session& session) {
@@ -346,6 +361,11 @@ bool StateDonor::push_more(Session& session) {
 }
 
 // --- from the training thread ------------------------------------------------------------------------------------
+
+StateSnapshot StateDonor::take_spare() {
+  std::lock_guard const lock(mutex_);
+  return std::exchange(spare_, {});
+}
 
 void StateDonor::give_copy(std::shared_ptr<StateCopy const> const& copy) {
   std::lock_guard const lock(mutex_);

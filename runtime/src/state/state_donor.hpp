@@ -10,6 +10,8 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include <holdfast/runtime/deadline.hpp>
 #include <holdfast/runtime/group.hpp>
@@ -25,8 +27,10 @@ namespace holdfast::state {
 /// Threads: give_copy, give_digest and hold_up from the training thread; add from any one thread.
 class StateDonor {
  public:
+  using Sizes = std::vector<std::pair<std::string, std::uint64_t>>;
   /// Listens, and publishes where.
-  explicit StateDonor(Group group);
+  /// @param sizes  of the parts that a copy will have, as far as they are known
+  StateDonor(Group group, Sizes sizes);
   ~StateDonor();
   StateDonor(StateDonor const&) = delete;
   StateDonor& operator=(StateDonor const&) = delete;
@@ -38,6 +42,8 @@ class StateDonor {
   [[nodiscard]] bool is_digest_wanted() const { return digests_wanted_.load() > 0; }
   [[nodiscard]] bool wants_rounds() const { return followers_.load() > 0; }
 
+  /// Memory for a copy, made when a newcomer asked and touched by then.
+  [[nodiscard]] StateSnapshot take_spare();
   /// To those who wait for one. From here on they get the rounds too.
   void give_copy(std::shared_ptr<StateCopy const> const& copy);
   void give_digest(Positions const& positions, Digest digest);
@@ -50,6 +56,7 @@ class StateDonor {
   struct Session;
   void accept();
   void serve(Session& session);
+  void prepare_spare();
   Outcome<void> converse(Session& session);
   Outcome<void> on_frame(Session& session, Frame const& frame, std::span<std::byte const> body);
   bool push_more(Session& session);
@@ -57,6 +64,7 @@ class StateDonor {
   [[nodiscard]] bool is_stopping() const { return is_stopping_.load(); }
 
   Group group_;
+  Sizes sizes_;
   net::security::Credentials credentials_;
   std::uint64_t token_ = 0;
   asio::io_context io_;
@@ -65,6 +73,7 @@ class StateDonor {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::list<std::unique_ptr<Session>> sessions_;
+  StateSnapshot spare_;
   std::atomic<int> copies_wanted_{0};
   std::atomic<int> digests_wanted_{0};
   std::atomic<int> followers_{0};

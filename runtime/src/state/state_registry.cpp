@@ -135,11 +135,18 @@ std::span<std::byte> StateRegistry::memory_of(std::string const& name, Part cons
   return memory;
 }
 
-StatePart StateRegistry::copy(std::string const& name, Part const& part) {
-  StatePart copied{name, part.sharing, part.layout, {}};
+std::vector<std::pair<std::string, std::uint64_t>> StateRegistry::sizes(Sharing sharing) const {
+  std::vector<std::pair<std::string, std::uint64_t>> sizes;
+  for (auto const& [name, part] : parts_)
+    if (part.sharing == sharing && part.has_fixed_size) sizes.emplace_back(name, part.bytes);
+  return sizes;
+}
+
+StatePart StateRegistry::copy(std::string const& name, Part const& part, std::vector<std::byte> memory) {
+  StatePart copied{name, part.sharing, part.layout, std::move(memory)};
   if (part.locate) {
-    auto const memory = memory_of(name, part);
-    copied.bytes.assign(memory.begin(), memory.end());
+    auto const now = memory_of(name, part);
+    copied.bytes.assign(now.begin(), now.end());
     return copied;
   }
   copied.bytes = part.save();
@@ -154,9 +161,18 @@ StatePart StateRegistry::copy(std::string const& name, Part const& part) {
 }
 
 StateSnapshot StateRegistry::snapshot(Sharing sharing) const {
+  return snapshot(sharing, {});
+}
+
+StateSnapshot StateRegistry::snapshot(Sharing sharing, StateSnapshot spare) const {
   StateSnapshot snapshot;
-  for (auto const& [name, part] : parts_)
-    if (part.sharing == sharing) snapshot.push_back(copy(name, part));
+  auto kept = spare.begin();
+  for (auto const& [name, part] : parts_) {
+    if (part.sharing != sharing) continue;
+    while (kept != spare.end() && kept->name < name) ++kept;
+    bool const is_same = kept != spare.end() && kept->name == name;
+    snapshot.push_back(copy(name, part, is_same ? std::move(kept->bytes) : std::vector<std::byte>()));
+  }
   return snapshot;
 }
 

@@ -1,6 +1,8 @@
 #include <array>
 #include <cstring>
+#include <span>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -47,6 +49,25 @@ TEST(StateRegistry, puts_back_what_it_copied) {
   EXPECT_EQ(here.weights[5], 6);
   EXPECT_EQ(here.momentum[2], std::byte{9});
   EXPECT_EQ(here.optimizer, "adam, step 3");
+}
+
+TEST(StateRegistry, copies_into_memory_that_was_made_before) {
+  std::vector<float> first(1'000, 1), last(500, 2);
+  std::uint32_t later = 3;
+  StateRegistry registry;
+  registry.add("a", Sharing::replicated, std::as_writable_bytes(std::span(first)), {"F32", {1'000}});
+  registry.add("c", Sharing::replicated, std::as_writable_bytes(std::span(last)), {"F32", {500}});
+  StateSnapshot spare;
+  for (auto const& [name, bytes] : registry.sizes(Sharing::replicated))
+    spare.push_back({name, {}, {}, std::vector<std::byte>(bytes)});
+  ASSERT_EQ(spare.size(), 2U);
+  std::byte const* const memory[] = {spare[0].bytes.data(), spare[1].bytes.data()};
+  // A part that came after the memory was made.
+  registry.add("b", Sharing::replicated, std::as_writable_bytes(std::span(&later, 1)), {"U32", {1}});
+  auto const snapshot = registry.snapshot(Sharing::replicated, std::move(spare));
+  EXPECT_EQ(snapshot, registry.snapshot(Sharing::replicated));
+  EXPECT_EQ(snapshot[0].bytes.data(), memory[0]);
+  EXPECT_EQ(snapshot[2].bytes.data(), memory[1]);
 }
 
 TEST(StateRegistry, digest_sees_replicated_parts_alone_and_equals_that_of_a_snapshot) {

@@ -1,7 +1,10 @@
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include <fcntl.h>
@@ -82,14 +85,19 @@ Outcome<std::shared_ptr<Mapping>> map_peer_memory(Member const& peer, int descri
   return std::make_shared<Mapping>(memory.get(), bytes, is_mine ? PROT_READ | PROT_WRITE : PROT_READ);
 }
 
-/// What this member shows of its contributions, and how far it goes; kept from view to view.
+/// Memory of this member that others map.
 class SharedArena {
  public:
-  explicit SharedArena(std::size_t bytes)
-      : file_(create_memory("holdfast-contributions", bytes)),
+  SharedArena(char const* name, std::size_t bytes)
+      : file_(create_memory(name, bytes)),
         mapping_(std::make_shared<Mapping>(file_.get(), bytes, PROT_READ | PROT_WRITE)),
-        arena_(std::make_shared<MemoryArena>(mapping_, mapping_->data(), bytes)) {}
+        arena_(std::make_shared<MemoryArena>(mapping_, mapping_->data(), bytes)) {
+    static std::atomic<std::uint64_t> created{0};
+    serial_ = ++created;
+  }
   [[nodiscard]] int descriptor() const { return file_.get(); }
+  /// Tells it apart from all others of this process; a descriptor is used again once it is closed.
+  [[nodiscard]] std::uint64_t serial() const { return serial_; }
   [[nodiscard]] std::shared_ptr<Mapping> const& mapping() const { return mapping_; }
   [[nodiscard]] std::shared_ptr<MemoryArena> const& arena() const { return arena_; }
 
@@ -97,9 +105,17 @@ class SharedArena {
   FileDescriptor file_;  // stays open: members of later views map it, too
   std::shared_ptr<Mapping> mapping_;
   std::shared_ptr<MemoryArena> arena_;
+  std::uint64_t serial_ = 0;
 };
 
-/// All that is mapped of one peer. Its contributions stay mapped from view to view, with the pages touched before.
+/// Memory of results, which others write: kept from view to view as long as all who were ever shown it are members. One
+/// that was left behind may be in the middle of a copy, and go on with it whenever it is resumed.
+struct OwnResults {
+  std::shared_ptr<SharedArena> arena;
+  std::set<MemberId> shown_to;
+};
+
+/// All that is mapped of one peer, with the pages touched before where it stays mapped from view to view.
 struct PeerMappings {
   std::shared_ptr<Mapping> control;
   std::shared_ptr<Mapping> contributions;
@@ -108,13 +124,20 @@ struct PeerMappings {
 
 class ShmFabric final : public MemoryFabric {
  public:
+  struct Results {
+    std::uint64_t serial = 0;
+    std::shared_ptr<Mapping> mapping;
+  };
+  /// What outlives a view.
   struct Shared {
     std::shared_ptr<SharedArena> own;
+    std::shared_ptr<OwnResults> own_results;
     std::map<MemberId, std::shared_ptr<Mapping>> contributions;
+    std::map<MemberId, Results> results;
   };
-  ShmFabric(int rank, std::vector<PeerMemory> peers, Shared shared, std::shared_ptr<MemoryArena> results,
-            Suspect suspect)
-      : MemoryFabric("shm", rank, std::move(peers), shared.own->arena(), std::move(results), std::move(suspect)),
+  ShmFabric(int rank, std::vector<PeerMemory> peers, Shared shared, Suspect suspect)
+      : MemoryFabric("shm", rank, std::move(peers), shared.own->arena(), shared.own_results->arena->arena(),
+                     std::move(suspect)),
         shared_(std::move(shared)) {}
   [[nodiscard]] Shared const& shared() const { return shared_; }
 
@@ -126,6 +149,8 @@ struct Handle {
   std::int32_t control = -1;
   std::int32_t contributions = -1;
   std::int32_t results = -1;
+  std::int32_t reserved = 0;
+  std::uint64_t results_serial = 0;
 };
 
 }  // namespace
@@ -140,18 +165,24 @@ Outcome<std::unique_ptr<Fabric>> create_shm(FabricContext const& context) {
 
   ShmFabric::Shared known;
   if (auto const* const previous = dynamic_cast<ShmFabric const*>(context.previous)) known = previous->shared();
-  if (!known.own) known.own = std::make_shared<SharedArena>(context.arena_bytes);
+  if (!known.own) known.own = std::make_shared<SharedArena>("holdfast-contributions", context.arena_bytes);
+  auto const is_member = [&](MemberId const& id) { return view.rank_of(id).has_value(); };
+  if (!known.own_results ||
+      !std::all_of(known.own_results->shown_to.begin(), known.own_results->shown_to.end(), is_member))
+    known.own_results = std::make_shared<OwnResults>(
+        OwnResults{std::make_shared<SharedArena>("holdfast-results", context.arena_bytes), {}});
+  auto const& own_results = known.own_results->arena;
+  // Before it is shown: should this view fail half-way, whoever did come through it can write here.
+  for (auto const& member : view.members) known.own_results->shown_to.insert(member.id);
 
-  // These files live as long as somebody maps them; their descriptors only until everyone has.
+  // Its file lives as long as somebody maps it; the descriptor only until everyone has.
   auto const control = create_memory("holdfast-control", sizeof(Control));
-  auto const results = create_memory("holdfast-results", context.arena_bytes);
-  Handle const handle{control.get(), known.own->descriptor(), results.get()};
+  Handle const handle{control.get(), known.own->descriptor(), own_results->descriptor(), 0, own_results->serial()};
   auto const handles = context.all_gather("shm", std::as_bytes(std::span(&handle, 1)));
   if (!handles) return fail(handles.error());
 
-  ShmFabric::Shared shared{known.own, {}};
+  ShmFabric::Shared shared{known.own, known.own_results, {}, {}};
   std::vector<PeerMemory> peers;
-  std::shared_ptr<MemoryArena> own_results;
   for (std::size_t peer = 0; peer < view.members.size(); ++peer) {
     auto const& bytes = (*handles)[peer];
     Handle theirs;
@@ -171,17 +202,24 @@ Outcome<std::unique_ptr<Fabric>> create_shm(FabricContext const& context) {
     }
     auto their_control = map_peer_memory(member, theirs.control, sizeof(Control), true);
     if (!their_control) return fail(their_control.error());
-    auto their_results = map_peer_memory(member, theirs.results, context.arena_bytes, true);
-    if (!their_results) return fail(their_results.error());
-    auto const mappings = std::make_shared<PeerMappings>(PeerMappings{*their_control, contributions, *their_results});
-    if (peer == rank)
-      own_results = std::make_shared<MemoryArena>(mappings->results, mappings->results->data(), context.arena_bytes);
+    auto& results = shared.results[member.id];
+    results.serial = theirs.results_serial;
+    auto const before = known.results.find(member.id);
+    if (peer == rank) {
+      results.mapping = own_results->mapping();
+    } else if (before != known.results.end() && before->second.serial == results.serial) {
+      results.mapping = before->second.mapping;
+    } else {
+      auto mapping = map_peer_memory(member, theirs.results, context.arena_bytes, true);
+      if (!mapping) return fail(mapping.error());
+      results.mapping = std::move(*mapping);
+    }
+    auto const mappings = std::make_shared<PeerMappings>(PeerMappings{*their_control, contributions, results.mapping});
     peers.push_back({reinterpret_cast<Control*>(mappings->control->data()), mappings->contributions->data(),
                      mappings->results->data(), context.arena_bytes, mappings});
   }
   if (auto const mapped = context.all_gather("shm mapped", {}); !mapped) return fail(mapped.error());
-  return std::make_unique<ShmFabric>(context.rank(), std::move(peers), std::move(shared), std::move(own_results),
-                                     context.suspect());
+  return std::make_unique<ShmFabric>(context.rank(), std::move(peers), std::move(shared), context.suspect());
 }
 
 }  // namespace holdfast::fabrics

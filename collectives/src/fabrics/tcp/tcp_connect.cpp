@@ -299,12 +299,15 @@ Outcome<std::unique_ptr<Fabric>> create_tcp(FabricContext const& context) {
   auto mesh = Connector(context).connect();
   if (!mesh) return fail(mesh.error());
   auto* const previous = dynamic_cast<TcpFabric*>(context.previous);
-  auto contributions = previous != nullptr
-                           ? std::dynamic_pointer_cast<PrivateArena>(previous->arena(ArenaUse::contribution))
-                           : std::make_shared<PrivateArena>(context.arena_bytes);
-  return std::make_unique<TcpFabric>(std::move(*mesh),
-                                     std::make_shared<TcpMemory>(std::move(contributions), context.arena_bytes),
-                                     context.rank(), context.view.id, emulated, context.suspect());
+  // Nobody but this process writes to either, and the fabric of the view before has taken its last frame: both are
+  // kept, with the pages touched before.
+  auto const arena = [&](ArenaUse use) {
+    return previous != nullptr ? std::dynamic_pointer_cast<PrivateArena>(previous->arena(use))
+                               : std::make_shared<PrivateArena>(context.arena_bytes);
+  };
+  return std::make_unique<TcpFabric>(
+      std::move(*mesh), std::make_shared<TcpMemory>(arena(ArenaUse::contribution), arena(ArenaUse::result)),
+      context.rank(), context.view.id, emulated, context.suspect());
 }
 
 }  // namespace holdfast::fabrics

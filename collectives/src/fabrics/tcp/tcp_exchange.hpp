@@ -17,8 +17,8 @@ class TcpFabric;
 
 /// Memory that connections read from and write to; kept by whatever may still be used by one.
 struct TcpMemory {
-  TcpMemory(std::shared_ptr<PrivateArena> own_contributions, std::size_t arena_bytes)
-      : contributions(std::move(own_contributions)), results(std::make_shared<PrivateArena>(arena_bytes)) {}
+  TcpMemory(std::shared_ptr<PrivateArena> own_contributions, std::shared_ptr<PrivateArena> own_results)
+      : contributions(std::move(own_contributions)), results(std::move(own_results)) {}
   std::shared_ptr<PrivateArena> contributions;
   std::shared_ptr<PrivateArena> results;
   MessagePool pool;

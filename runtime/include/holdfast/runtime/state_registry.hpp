@@ -75,9 +75,14 @@ class StateRegistry {
 
   /// Name, kind and layout of each part, as text that members can compare.
   [[nodiscard]] std::vector<std::pair<std::string, std::string>> describe() const;
+  /// Name and bytes of each part of one kind whose size is fixed.
+  [[nodiscard]] std::vector<std::pair<std::string, std::uint64_t>> sizes(Sharing sharing) const;
 
   /// A copy of the parts of one kind, or of all.
   [[nodiscard]] StateSnapshot snapshot(Sharing sharing) const;
+  /// The same in the memory of `spare`, for parts of the same name and size: no page of it is touched for the first
+  /// time while training waits.
+  [[nodiscard]] StateSnapshot snapshot(Sharing sharing, StateSnapshot spare) const;
   [[nodiscard]] StateSnapshot snapshot() const;
   /// Puts a snapshot back. Parts that it does not have stay as they are, unless they are replicated.
   /// @return mismatch naming the first part that differs in presence, sharing or layout, with nothing changed; or what
@@ -98,7 +103,7 @@ class StateRegistry {
   };
   void insert(std::string name, Part part);
   [[nodiscard]] static std::span<std::byte> memory_of(std::string const& name, Part const& part);
-  [[nodiscard]] static StatePart copy(std::string const& name, Part const& part);
+  [[nodiscard]] static StatePart copy(std::string const& name, Part const& part, std::vector<std::byte> memory = {});
   [[nodiscard]] Outcome<void> check(StateSnapshot const& snapshot) const;
 
   std::map<std::string, Part, std::less<>> parts_;

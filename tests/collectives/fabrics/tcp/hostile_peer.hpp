@@ -55,10 +55,12 @@ class HostilePeer {
                                                                     net::security::Role::answerer,
                                                                     net::security::Purpose::data));
     }
-    fabric = std::make_unique<TcpFabric>(
-        std::move(mesh), std::make_shared<TcpMemory>(std::make_shared<PrivateArena>(kArenaBytes), kArenaBytes), 0,
-        kView, std::nullopt,
-        [this](int rank, std::string const& evidence) { suspicions.emplace_back(rank, evidence); });
+    fabric = std::make_unique<TcpFabric>(std::move(mesh),
+                                         std::make_shared<TcpMemory>(std::make_shared<PrivateArena>(kArenaBytes),
+                                                                     std::make_shared<PrivateArena>(kArenaBytes)),
+                                         0, kView, std::nullopt, [this](int rank, std::string const& evidence) {
+                                           suspicions.emplace_back(rank, evidence);
+                                         });
   }
 
   /// Drives until `is_met`, or for a while.
