@@ -9,6 +9,8 @@
 #include <holdfast/runtime/event_log.hpp>
 #include <holdfast/runtime/progress.hpp>
 
+#include "kernels/kernels.hpp"
+
 namespace holdfast::pipeline {
 
 namespace {
@@ -631,6 +633,13 @@ Outcome<void> Engine::go_on(Deadline deadline) {
   return {};
 }
 
+void Engine::remember(std::shared_ptr<std::vector<std::byte>>& center, std::byte const* result, std::size_t bytes) {
+  // In the memory of the one before, unless somebody still reads it: fresh pages cost more than the copy.
+  if (!center || center.use_count() != 1 || center->size() != bytes)
+    center = std::make_shared<std::vector<std::byte>>(bytes);
+  if (bytes > 0) kernels::stream_copy(center->data(), result, bytes);
+}
+
 void Engine::finish(StreamState& stream, RoundState& round, Outcome<Reduction> outcome) {
   if (!outcome) {
     auto& failure = outcome.error();
@@ -666,9 +675,11 @@ void Engine::finish(StreamState& stream, RoundState& round, Outcome<Reduction> o
     for (auto const& collective : agreement->collectives()) {
       auto& memory = collective->memory();
       if (outcome) {
-        if (collective->rule() && (*collective->rule())->needs_center())
-          stream.centers[collective->descriptor().index_in_round] = std::make_shared<std::vector<std::byte>>(
-              collective->result(), collective->result() + collective->result_bytes());
+        if (collective->rule() && (*collective->rule())->needs_center()) {
+          memory.center.reset();
+          remember(stream.centers[collective->descriptor().index_in_round], collective->result(),
+                   collective->result_bytes());
+        }
         if (is_away && memory.deliver) {
           round.kept.push_back(collective);  // results become visible when the training thread comes for them
           continue;

@@ -115,7 +115,7 @@ class Engine {
     std::deque<Event> backlog;                       // not yet taken up, in order
     std::deque<std::shared_ptr<RoundState>> rounds;  // not finished, in order
     // Results of the last committed round, whole, by index in the round, for rules that centre on them.
-    std::map<std::uint32_t, std::shared_ptr<std::vector<std::byte> const>> centers;
+    std::map<std::uint32_t, std::shared_ptr<std::vector<std::byte>>> centers;
     std::atomic<SlowPolicy> slow_policy{SlowPolicy::wait};
     std::atomic<int> least{0};  // late is who comes after so many others; 0: by time
     RoundPace pace;
@@ -163,6 +163,7 @@ class Engine {
   void open(StreamState& stream, Event const& event);
   bool advance_round(StreamState& stream, RoundState& round);
   bool end_round(StreamState& stream, RoundState& round, Blocker& blocker);
+  static void remember(std::shared_ptr<std::vector<std::byte>>& center, std::byte const* result, std::size_t bytes);
   void finish(StreamState& stream, RoundState& round, Outcome<Reduction> outcome);
   void fail_all(Failure const& failure);
   void accuse(RoundState& round);

@@ -70,7 +70,7 @@ Outcome<RuleState> RuleState::decode(std::span<std::byte const> bytes) {
     if (!reader.take(length) || !reader.take(length, center)) return corrupt();
     Place const place{std::string(reinterpret_cast<char const*>(name.data()), name.size()),
                       static_cast<std::uint32_t>(index)};
-    state.centers[place] = std::make_shared<std::vector<std::byte> const>(center.begin(), center.end());
+    state.centers[place] = std::make_shared<std::vector<std::byte>>(center.begin(), center.end());
   }
   return state;
 }

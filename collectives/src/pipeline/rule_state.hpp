@@ -21,7 +21,7 @@ struct RuleState {
     std::uint32_t index_in_round = 0;
     friend auto operator<=>(Place const&, Place const&) = default;
   };
-  std::map<Place, std::shared_ptr<std::vector<std::byte> const>> centers;
+  std::map<Place, std::shared_ptr<std::vector<std::byte>>> centers;  ///< written to by who holds one alone
 
   /// Equal states give equal bytes.
   [[nodiscard]] std::vector<std::byte> encode() const;
