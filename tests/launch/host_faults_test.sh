@@ -15,3 +15,4 @@ measure() {
 }
 
 measure --ranks 3 --fault cut,host --seed 1
+measure --ranks 4 --hosts 2 --fault cut --seed 2  # nobody has a majority until healing

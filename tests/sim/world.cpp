@@ -304,7 +304,7 @@ void World::handle(Event const& event) {
     case Kind::check:
       if (judgement_ == Judgement::none) {
         heal();
-        begin_judgement();
+        if (!is_outcome_of_faults_open()) begin_judgement();
       } else {
         judge();
       }

@@ -153,6 +153,7 @@ class World {
 
   // Judgement.
   void violate(std::string const& what);
+  bool is_outcome_of_faults_open();
   void begin_judgement();
   void judge();
   [[nodiscard]] bool has_gone_on() const;
@@ -192,6 +193,7 @@ class World {
   Judgement judgement_ = Judgement::none;
   std::map<StreamId, std::uint64_t> goal_;
   std::uint64_t goal_view_ = 0;
+  Time faults_ended_ = 0;
   Time judged_from_ = 0;
   bool is_done_ = false;
 };

@@ -10,6 +10,7 @@ namespace holdfast::sim {
 namespace {
 
 constexpr Time kHorizon = 60'000 * kMs;  ///< within which a live connected quorum commits again
+constexpr Time kDetection = 2'000 * kMs;
 constexpr Time kParkHorizon = 15'000 * kMs;
 constexpr Time kOpenHorizon = 5'000 * kMs;
 constexpr std::uint64_t kRoundsToShow = 2;
@@ -32,6 +33,14 @@ bool World::is_live_quorum(protocol::Electorate const& electorate, MemberSet con
   for (auto const member : electorate.members)
     if (live.contains(member)) answering.insert(member);
   return protocol::is_quorum(electorate, answering, certified_);
+}
+
+// A promise given just before its link was cut for good may become part of the next view, and no detector can know of
+// the cut yet: what the quorum then is shows when the detectors have had their time.
+bool World::is_outcome_of_faults_open() {
+  if (faults_ended_ == 0) faults_ended_ = now_;
+  return !cuts_.empty() && now_ - faults_ended_ < kDetection &&
+         std::any_of(nodes_.begin(), nodes_.end(), [](Node const& node) { return node.is_alive && node.is_frozen; });
 }
 
 void World::begin_judgement() {

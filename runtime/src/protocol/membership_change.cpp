@@ -16,6 +16,8 @@ constexpr std::uint64_t kPausePeriods = 10;
 constexpr std::uint64_t kPauseSpread = 15;
 constexpr std::uint64_t kPromisePeriods = 6;
 constexpr std::uint64_t kDepartedPeriods = 100;
+constexpr std::uint64_t kSettlingPeriods = 2;
+constexpr int kHealing = 3;  ///< heartbeat timeouts for which links that were cut may come back one after another
 constexpr int kDefaultAnswers = 20;  ///< heartbeat timeouts for which an excluded member answers, if no limit was set
 
 std::string name_members(MemberSet const& members) {
@@ -52,6 +54,7 @@ void Membership::Impl::evaluate_once(Instant now) {
     return;
   }
   if (is_leaving && is_everybody_else_gone()) return end();
+  note_healing(now);
   announce_if_changed(now);
   answer_prepares(now);
   if (wants_change(now)) open_ballot(now);
@@ -106,9 +109,13 @@ bool Membership::Impl::wants_change(Instant now) const {
                      [&](auto const& entry) { return is_learner_near(entry.second, now); });
 }
 
+bool Membership::Impl::is_silent(LearnerTable::Learner const& learner, Instant now) const {
+  return now - learner.heard > std::chrono::duration_cast<Instant::duration>(options.heartbeat_timeout);
+}
+
 bool Membership::Impl::is_approaching(LearnerTable::Learner const& learner, Instant now) const {
   auto const& state = learner.state;
-  if (!state.is_ready || state.seat.member.id <= value.highest_named) return false;
+  if (!state.is_ready || state.seat.member.id <= value.highest_named || is_silent(learner, now)) return false;
   if (auto const retry = learner_retry.find(state.seat.member.id); retry != learner_retry.end() && now < retry->second)
     return false;
   return std::all_of(streams.begin(), streams.end(), [&](auto const& entry) {
@@ -182,8 +189,13 @@ void Membership::Impl::choose_value(Instant now, Instant quorum_since) {
       auto const clique =
           without_lost_links(promisers, [&](MemberId a, MemberId b) { return table.is_link_lost(a, b); });
       if (is_quorum(electorate, clique, table.certified())) plan.stayers = clique;
+      // One that promised and then died is no basis for a view: the next ballot asks who is there.
+      if (std::any_of(plan.stayers.begin(), plan.stayers.end(),
+                      [&](MemberId member) { return table.suspects().contains(member); }))
+        return;
     }
     auto const all = plan.stayers;
+    if (is_healing(now) && is_missing_from(all)) return;
     for (auto const leaver : leavers) plan.stayers.erase(leaver);
     if (plan.stayers.empty()) plan.stayers = all;
 
@@ -198,7 +210,7 @@ void Membership::Impl::choose_value(Instant now, Instant quorum_since) {
     bool is_one_coming = false;
     MemberSet left_out;
     for (auto const& [id, learner] : learners.all()) {
-      if (!learner.state.is_ready || id <= value.highest_named) continue;
+      if (!learner.state.is_ready || id <= value.highest_named || is_silent(learner, now)) continue;
       if (is_admissible(learner.state.positions, fresh->verdicts, states)) {
         plan.newcomers.push_back(learner.state.seat);
       } else if (can_compare && is_approaching(learner, now)) {
@@ -221,6 +233,30 @@ void Membership::Impl::choose_value(Instant now, Instant quorum_since) {
   proposer.propose(std::move(*chosen));
   proposer.on_accepted(self_id());
   broadcast(Propose{view.id, proposer.ballot(), proposer.value()});
+}
+
+// Between two halves the links do not come back at one instant. Without patience the first quorum that hears itself
+// would go on without those whose links are a moment later, and with none in the next ballot members would compete that
+// have not heard yet who leads; the pause after a ballot that failed in the partition says nothing of the time after.
+void Membership::Impl::note_healing(Instant now) {
+  if (table.is_blocked()) {
+    was_cut_off = was_cut_off || is_parked;
+    healed_at.reset();
+  } else if (was_cut_off && !healed_at) {
+    healed_at = now;
+    proposer.wait_until(now + periods(kSettlingPeriods));
+  }
+}
+
+bool Membership::Impl::is_healing(Instant now) const {
+  return healed_at &&
+         now - *healed_at < kHealing * std::chrono::duration_cast<Instant::duration>(options.heartbeat_timeout);
+}
+
+bool Membership::Impl::is_missing_from(MemberSet const& stayers) const {
+  return std::any_of(electorate.members.begin(), electorate.members.end(), [&](MemberId member) {
+    return !stayers.contains(member) && !leavers.contains(member) && !table.certified().contains(member);
+  });
 }
 
 void Membership::Impl::decide(Instant now) {
@@ -419,6 +455,8 @@ void Membership::Impl::begin_view(Value&& decided, Instant now) {
   if (is_parked) actions.emplace_back(action::Unparked{});
   is_parked = false;
   stuck_since.reset();
+  was_cut_off = false;
+  healed_at.reset();
   announce(now);
   if (is_leaving) broadcast(Leave{{}, view.id});
   auto const again = gathers.begin_view(electorate.members);

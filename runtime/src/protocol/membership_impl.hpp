@@ -86,11 +86,15 @@ struct Membership::Impl {
   void freeze();
   void send_promise(MemberId to);
   bool wants_change(Instant now) const;
+  bool is_silent(LearnerTable::Learner const& learner, Instant now) const;
   bool is_approaching(LearnerTable::Learner const& learner, Instant now) const;
   bool is_learner_near(LearnerTable::Learner const& learner, Instant now) const;
   void open_ballot(Instant now);
   void advance_ballot(Instant now);
   void choose_value(Instant now, Instant quorum_since);
+  void note_healing(Instant now);
+  bool is_healing(Instant now) const;
+  bool is_missing_from(MemberSet const& stayers) const;
   void decide(Instant now);
   void on_decided(Value&& value, Instant now);
   void install(Value&& value, Instant now);
@@ -184,6 +188,8 @@ struct Membership::Impl {
   Heartbeat said;  ///< the last heartbeat
   std::uint64_t sequence = 0;
   std::optional<Instant> stuck_since;
+  bool was_cut_off = false;          ///< in this view, for so long that it parked
+  std::optional<Instant> healed_at;  ///< since when it is not cut off any more
   bool is_parked = false;
   std::map<MemberId, Instant> unwanted_since;  ///< who should be fenced
   std::uint64_t random_state = 0;

@@ -24,6 +24,8 @@ class Proposer {
   /// @param deadline    when this ballot counts as failed
   /// @param not_before  earliest instant of the next one
   void open(Ballot ballot, action::Instant deadline, action::Instant not_before);
+  /// Moves the earliest instant of the next ballot.
+  void wait_until(action::Instant not_before) { not_before_ = not_before; }
   [[nodiscard]] int attempts() const { return attempts_; }
 
   void on_promise(MemberId from, Promise promise);

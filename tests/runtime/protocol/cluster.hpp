@@ -59,6 +59,13 @@ class Cluster {
     for (auto& [other, node] : nodes_) node.installed.clear();
   }
   void cut(std::uint64_t from, std::uint64_t to) { cuts_.insert({from, to}); }
+  void cut_apart(std::vector<std::uint64_t> const& left, std::vector<std::uint64_t> const& right) {
+    for (auto const one : left)
+      for (auto const other : right) {
+        cut(one, other);
+        cut(other, one);
+      }
+  }
   void heal() { cuts_.clear(); }
   /// A message as if `from` had sent it.
   void deliver(std::uint64_t from, std::uint64_t to, Message message) {

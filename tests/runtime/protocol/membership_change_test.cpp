@@ -81,11 +81,7 @@ TEST(ViewChange, answers_what_is_old_with_the_decision) {
 
 TEST(ViewChange, parks_without_a_quorum_and_goes_on_after_healing_with_the_same_members) {
   Cluster cluster(4);
-  for (std::uint64_t const left : {0, 1})
-    for (std::uint64_t const right : {2, 3}) {
-      cluster.cut(left, right);
-      cluster.cut(right, left);
-    }
+  cluster.cut_apart({0, 1}, {2, 3});
   cluster.run(3s);
   for (std::uint64_t id = 0; id < 4; ++id) {
     EXPECT_TRUE(cluster.at(id).is_parked());
@@ -98,6 +94,30 @@ TEST(ViewChange, parks_without_a_quorum_and_goes_on_after_healing_with_the_same_
     EXPECT_EQ(cluster.members(id).members(), 4U);
   }
   cluster.commit({kStream, 1}, {0, 1, 2, 3});
+}
+
+TEST(ViewChange, waits_after_healing_for_the_links_that_come_back_last) {
+  Cluster cluster(4);
+  cluster.cut_apart({0, 1}, {2, 3});
+  cluster.run(3s);
+  cluster.heal();
+  cluster.cut_apart({0, 1}, {3});
+  cluster.run(1200ms);
+  cluster.heal();
+  cluster.run(2s);
+  for (std::uint64_t id = 0; id < 4; ++id) EXPECT_EQ(cluster.members(id).members(), 4U);
+  cluster.commit({kStream, 1}, {0, 1, 2, 3});
+}
+
+TEST(ViewChange, goes_on_after_healing_without_a_member_that_stays_away) {
+  Cluster cluster(4);
+  cluster.cut_apart({0, 1}, {2, 3});
+  cluster.run(3s);
+  cluster.heal();
+  cluster.cut_apart({0, 1, 2}, {3});
+  cluster.run(3s);
+  for (std::uint64_t id = 0; id < 3; ++id) EXPECT_EQ(cluster.members(id).members(), 3U);
+  cluster.commit({kStream, 1}, {0, 1, 2});
 }
 
 TEST(ViewChange, parks_the_other_of_two_when_the_tie_breaker_died) {
