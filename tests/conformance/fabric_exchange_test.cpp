@@ -182,6 +182,37 @@ TEST_P(FabricExchange, brings_rows_to_owners_and_shards_to_everyone) {
   });
 }
 
+/// A member that failed where others came through begins again with memory that they have not seen, as does one that
+/// was slow to open its first view while that was replaced.
+TEST_P(FabricExchange, reads_the_memory_that_a_member_has_now) {
+  run_in_group(GetParam().ranks, [&](Group& group) {
+    auto const open = [&](std::string const& name, Fabric* previous) {
+      auto opened =
+          fabrics::find(GetParam().fabric).create({group, group.view(), name, std::size_t{1} << 30, previous});
+      EXPECT_TRUE(opened) << opened.error().message();
+      return std::move(*opened);
+    };
+    auto const exchange = [&](Fabric& fabric, std::uint64_t sequence) {
+      {
+        Sum sum(fabric, group.rank(), group.world_size(), {0, sequence}, 200'003, std::size_t{1} << 16);
+        sum.start();
+        sum.reduce(1);
+        sum.check(1);
+      }
+      while (fabric.is_busy())
+        if (!fabric.progress()) fabric.wait(std::chrono::milliseconds(1));
+      ASSERT_TRUE(group.all_gather("over", {}, soon()));
+    };
+    auto first = open("first", nullptr);
+    exchange(*first, 0);
+    // A fabric over MPI has no memory that others see, and its communicator is one for all views.
+    if (group.rank() % 2 == 1 && GetParam().fabric != "mpi") first.reset();
+    auto const second = open("second", first.get());
+    exchange(*second, 1);
+    second->abort();
+  });
+}
+
 TEST_P(FabricExchange, replaces_a_first_generation_by_a_second) {
   run([](Fabric& fabric, int rank, int ranks) {
     for (std::uint64_t sequence = 0; sequence < 20; ++sequence) {

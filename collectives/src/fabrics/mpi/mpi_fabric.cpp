@@ -194,30 +194,62 @@ void MpiFabric::watch(std::stop_token stop) {
 
 namespace {
 
-/// A duplicate of MPI_COMM_WORLD. The nonblocking form, because a member that died meanwhile must not hold up the rest.
-Outcome<interop::MpiHandle> duplicate_world(Group& group, Deadline deadline) {
+/// A duplicate of MPI_COMM_WORLD in the making. The nonblocking form, because a member that died meanwhile must not
+/// hold up the rest.
+struct Duplication {
   MPI_Comm comm = MPI_COMM_NULL;
   MPI_Request request = MPI_REQUEST_NULL;
-  int is_done = 0;
-  {
-    std::lock_guard const lock(mpi_mutex());
-    if (MPI_Comm_idup(MPI_COMM_WORLD, &comm, &request) != MPI_SUCCESS)
-      throw Error(Errc::environment, "mpi fabric: MPI_COMM_WORLD cannot be duplicated");
-  }
+};
+/// Of which member, for which communicator.
+using DuplicationKey = std::pair<MemberId, std::string>;
+
+/// Those that are not done yet; under mpi_mutex(). One for each communicator, however many views it takes to open it:
+/// the ranks of MPI_COMM_WORLD pair them by their order, and not all of them give up in the same views.
+std::map<DuplicationKey, std::unique_ptr<Duplication>>& duplications() {
+  static std::map<DuplicationKey, std::unique_ptr<Duplication>> all;
+  return all;
+}
+
+DuplicationKey duplication_key(FabricContext const& context) {
+  return {context.group.self(), context.name};
+}
+
+bool is_duplicating(FabricContext const& context) {
+  std::lock_guard const lock(mpi_mutex());
+  return duplications().contains(duplication_key(context));
+}
+
+Outcome<interop::MpiHandle> duplicate_world(FabricContext const& context) {
+  auto const key = duplication_key(context);
+  auto const deadline = Deadline::after(context.group.config().start_timeout);
   while (true) {
     {
       std::lock_guard const lock(mpi_mutex());
-      if (MPI_Test(&request, &is_done, MPI_STATUS_IGNORE) != MPI_SUCCESS)
+      auto& duplication = duplications()[key];
+      if (!duplication) {
+        duplication = std::make_unique<Duplication>();
+        if (MPI_Comm_idup(MPI_COMM_WORLD, &duplication->comm, &duplication->request) != MPI_SUCCESS)
+          throw Error(Errc::environment, "mpi fabric: MPI_COMM_WORLD cannot be duplicated");
+      }
+      int is_done = 0;
+      if (MPI_Test(&duplication->request, &is_done, MPI_STATUS_IGNORE) != MPI_SUCCESS)
         return fail(Errc::member_lost, "mpi fabric: duplicating MPI_COMM_WORLD failed");
-      if (is_done != 0) break;
+      if (is_done != 0) {
+        MPI_Comm const comm = duplication->comm;
+        duplications().erase(key);
+        MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
+        return interop::adopt(comm);
+      }
     }
-    if (auto const failure = group.failure()) return fail(*failure);
+    if (auto const failure = context.group.failure()) return fail(*failure);
+    // Who is waited for may wait for this member in the next view.
+    if (context.group.view().id != context.view.id)
+      return fail(Errc::view_changed, "mpi fabric: the view changed while MPI_COMM_WORLD was duplicated");
+    if (!context.is_wanted()) return fail(Errc::aborted, "mpi fabric: given up while MPI_COMM_WORLD was duplicated");
     if (deadline.has_passed())
       return fail(Errc::pending, "mpi fabric: not all members have opened it within the start timeout");
     std::this_thread::sleep_for(kLongestNap);
   }
-  MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
-  return interop::adopt(comm);
 }
 
 }  // namespace
@@ -280,7 +312,8 @@ Outcome<std::unique_ptr<Fabric>> create_mpi(FabricContext const& context) {
     own.size = size;
   }
   auto* const previous = dynamic_cast<MpiFabric*>(context.previous);
-  if (previous == nullptr && context.world_size() == 1 && own.size != 1) {
+  bool const has_no_mpi = previous == nullptr || previous->communicator()->get() == MPI_COMM_NULL;
+  if (has_no_mpi && context.world_size() == 1 && own.size != 1) {
     auto nobody = std::make_shared<interop::MpiHandle>(interop::borrow(MPI_COMM_NULL));
     auto graveyard = std::make_shared<MpiGraveyard>(nobody);
     return std::make_unique<MpiFabric>(std::move(nobody), std::move(graveyard), std::vector<int>{0}, context);
@@ -291,6 +324,7 @@ Outcome<std::unique_ptr<Fabric>> create_mpi(FabricContext const& context) {
     own.open_sends = previous->graveyard()->open_sends();
   }
 
+  bool const is_first = previous == nullptr && !is_duplicating(context);
   auto const everyone = context.all_gather("mpi", encode(std::move(own)));
   if (!everyone) return fail(everyone.error());
   std::vector<int> peers;
@@ -302,7 +336,7 @@ Outcome<std::unique_ptr<Fabric>> create_mpi(FabricContext const& context) {
       throw Error(Errc::environment, "mpi fabric: MPI is not usable at rank " + std::to_string(rank) +
                                          ": start the program by mpirun, with MPI_THREAD_SERIALIZED or more if it "
                                          "initialises MPI itself; or use fabric=shm on one host");
-    if (previous == nullptr && theirs->size != context.world_size())
+    if (is_first && theirs->size != context.world_size())
       throw Error(Errc::environment, "mpi fabric: the group has " + std::to_string(context.world_size()) +
                                          " members but MPI_COMM_WORLD has " + std::to_string(theirs->size) +
                                          " ranks; every rank that mpirun started has to join the group");
@@ -320,7 +354,7 @@ Outcome<std::unique_ptr<Fabric>> create_mpi(FabricContext const& context) {
     }
     return std::make_unique<MpiFabric>(previous->communicator(), previous->graveyard(), std::move(peers), context);
   }
-  auto comm = duplicate_world(context.group, Deadline::after(context.group.config().start_timeout));
+  auto comm = duplicate_world(context);
   if (!comm) return fail(comm.error());
   auto shared = std::make_shared<interop::MpiHandle>(std::move(*comm));
   auto graveyard = std::make_shared<MpiGraveyard>(shared);

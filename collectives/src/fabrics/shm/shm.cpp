@@ -124,7 +124,8 @@ struct PeerMappings {
 
 class ShmFabric final : public MemoryFabric {
  public:
-  struct Results {
+  /// Of another member. It may have failed to open a view that this one came through, and have begun again.
+  struct Mapped {
     std::uint64_t serial = 0;
     std::shared_ptr<Mapping> mapping;
   };
@@ -132,8 +133,8 @@ class ShmFabric final : public MemoryFabric {
   struct Shared {
     std::shared_ptr<SharedArena> own;
     std::shared_ptr<OwnResults> own_results;
-    std::map<MemberId, std::shared_ptr<Mapping>> contributions;
-    std::map<MemberId, Results> results;
+    std::map<MemberId, Mapped> contributions;
+    std::map<MemberId, Mapped> results;
   };
   ShmFabric(int rank, std::vector<PeerMemory> peers, Shared shared, Suspect suspect)
       : MemoryFabric("shm", rank, std::move(peers), shared.own->arena(), shared.own_results->arena->arena(),
@@ -150,8 +151,19 @@ struct Handle {
   std::int32_t contributions = -1;
   std::int32_t results = -1;
   std::int32_t reserved = 0;
+  std::uint64_t contributions_serial = 0;
   std::uint64_t results_serial = 0;
 };
+
+/// What was mapped of a peer before where that is still what it shares; else mapped anew.
+Outcome<ShmFabric::Mapped> map_again(std::map<MemberId, ShmFabric::Mapped> const& known, Member const& peer,
+                                     std::uint64_t serial, int descriptor, std::size_t bytes, bool is_mine) {
+  if (auto const before = known.find(peer.id); before != known.end() && before->second.serial == serial)
+    return before->second;
+  auto mapping = map_peer_memory(peer, descriptor, bytes, is_mine);
+  if (!mapping) return fail(mapping.error());
+  return ShmFabric::Mapped{serial, std::move(*mapping)};
+}
 
 }  // namespace
 
@@ -177,7 +189,8 @@ Outcome<std::unique_ptr<Fabric>> create_shm(FabricContext const& context) {
 
   // Its file lives as long as somebody maps it; the descriptor only until everyone has.
   auto const control = create_memory("holdfast-control", sizeof(Control));
-  Handle const handle{control.get(), known.own->descriptor(), own_results->descriptor(), 0, own_results->serial()};
+  Handle const handle{control.get(),       known.own->descriptor(), own_results->descriptor(), 0,
+                      known.own->serial(), own_results->serial()};
   auto const handles = context.all_gather("shm", std::as_bytes(std::span(&handle, 1)));
   if (!handles) return fail(handles.error());
 
@@ -190,31 +203,22 @@ Outcome<std::unique_ptr<Fabric>> create_shm(FabricContext const& context) {
       return fail(Errc::corrupt_message, "shm fabric: a member sent a handle of the wrong size");
     std::memcpy(&theirs, bytes.data(), sizeof theirs);
     auto const& member = view.members[peer];
-    auto& contributions = shared.contributions[member.id];
-    if (peer == rank) {
-      contributions = known.own->mapping();
-    } else if (auto const mapped = known.contributions.find(member.id); mapped != known.contributions.end()) {
-      contributions = mapped->second;
-    } else {
-      auto mapping = map_peer_memory(member, theirs.contributions, context.arena_bytes, false);
-      if (!mapping) return fail(mapping.error());
-      contributions = std::move(*mapping);
-    }
     auto their_control = map_peer_memory(member, theirs.control, sizeof(Control), true);
     if (!their_control) return fail(their_control.error());
-    auto& results = shared.results[member.id];
-    results.serial = theirs.results_serial;
-    auto const before = known.results.find(member.id);
     if (peer == rank) {
-      results.mapping = own_results->mapping();
-    } else if (before != known.results.end() && before->second.serial == results.serial) {
-      results.mapping = before->second.mapping;
+      shared.contributions[member.id] = {known.own->serial(), known.own->mapping()};
+      shared.results[member.id] = {own_results->serial(), own_results->mapping()};
     } else {
-      auto mapping = map_peer_memory(member, theirs.results, context.arena_bytes, true);
-      if (!mapping) return fail(mapping.error());
-      results.mapping = std::move(*mapping);
+      auto contributions = map_again(known.contributions, member, theirs.contributions_serial, theirs.contributions,
+                                     context.arena_bytes, false);
+      if (!contributions) return fail(contributions.error());
+      auto results = map_again(known.results, member, theirs.results_serial, theirs.results, context.arena_bytes, true);
+      if (!results) return fail(results.error());
+      shared.contributions[member.id] = std::move(*contributions);
+      shared.results[member.id] = std::move(*results);
     }
-    auto const mappings = std::make_shared<PeerMappings>(PeerMappings{*their_control, contributions, results.mapping});
+    auto const mappings = std::make_shared<PeerMappings>(
+        PeerMappings{*their_control, shared.contributions[member.id].mapping, shared.results[member.id].mapping});
     peers.push_back({reinterpret_cast<Control*>(mappings->control->data()), mappings->contributions->data(),
                      mappings->results->data(), context.arena_bytes, mappings});
   }
